@@ -1,0 +1,77 @@
+"""Pinhole geometry. Pixel centres are integers: ``X = (u - cx) * Z / fx``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """A pinhole camera: image size in pixels, focal lengths and principal point in pixels."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    @classmethod
+    def from_fov(cls, width: int, height: int, horizontal_deg: float) -> Intrinsics:
+        """Square pixels, principal point in the middle, the given horizontal field of view."""
+        focal = 0.5 * width / np.tan(np.radians(horizontal_deg) / 2.0)
+        return cls(width, height, float(focal), float(focal), (width - 1) / 2.0, (height - 1) / 2.0)
+
+    def scaled(self, scale: int) -> Intrinsics:
+        """The same camera with ``scale`` times the pixels per side.
+
+        A pixel covers half a pixel to each side of its centre, so the principal point moves by
+        the half pixel: ``cx' = scale * (cx + 0.5) - 0.5``.
+        """
+        return replace(
+            self,
+            width=self.width * scale,
+            height=self.height * scale,
+            fx=self.fx * scale,
+            fy=self.fy * scale,
+            cx=scale_principal_point(self.cx, scale),
+            cy=scale_principal_point(self.cy, scale),
+        )
+
+    def rays(self) -> tuple[np.ndarray, np.ndarray]:
+        """``(x [W], y [H])`` float32: the point at depth Z of pixel (u, v) is Z * (x[u], y[v], 1)."""
+        x = (np.arange(self.width, dtype=np.float64) - self.cx) / self.fx
+        y = (np.arange(self.height, dtype=np.float64) - self.cy) / self.fy
+        return x.astype(np.float32), y.astype(np.float32)
+
+    def back_project(self, depth: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Organised points of a depth image.
+
+        Args:
+            depth: [H, W] float32 metres, 0 invalid.
+            out: [H, W, 3] float32 to fill, when the caller keeps a buffer.
+
+        Returns:
+            [H, W, 3] float32 metres in the optical frame (x right, y down, z forward);
+            NaN where invalid.
+
+        Raises:
+            ValueError: if the image is not of this camera's size.
+        """
+        if depth.shape != (self.height, self.width):
+            raise ValueError(f"depth is {depth.shape[1]}x{depth.shape[0]}, intrinsics are for {self.width}x{self.height}")
+        points = np.empty((*depth.shape, 3), np.float32) if out is None else out
+        x, y = self.rays()
+        z = points[..., 2]
+        z[...] = depth
+        z[depth <= 0] = np.nan
+        np.multiply(z, x[None, :], out=points[..., 0])
+        np.multiply(z, y[:, None], out=points[..., 1])
+        return points
+
+
+def scale_principal_point(c: float, scale: float) -> float:
+    """A pixel coordinate of the small image in the one ``scale`` times larger (half-pixel rule)."""
+    return scale * (c + 0.5) - 0.5

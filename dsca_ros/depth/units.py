@@ -1,0 +1,73 @@
+"""Units and validity of depth, in one place.
+
+Two codings travel through this package, those of REP 118:
+
+* ``uint16`` millimetres, 0 is invalid (ROS encodings ``16UC1`` and ``mono16``);
+* ``float32`` metres, non-finite is invalid (ROS encoding ``32FC1``). Drivers also send
+  0 and negative values for invalid, so those count as invalid too.
+
+Inside the package invalid is 0 in both; NaN appears only where a message asks for it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+MM_PER_M = 1000.0
+#: Largest depth a uint16 can hold as a measurement: 65535 is a common "no reading".
+MAX_UINT16_MM = 65534
+
+
+def to_metres(depth: np.ndarray) -> np.ndarray:
+    """Depth of either coding as float32 metres, every invalid pixel 0.
+
+    Args:
+        depth: [H, W], ``uint16`` millimetres or ``float32``/``float64`` metres.
+
+    Returns:
+        [H, W] ``float32`` metres; 0 where the input is 0, 65535, negative or non-finite.
+
+    Raises:
+        TypeError: for any other dtype.
+    """
+    if depth.dtype == np.uint16:
+        metres = depth.astype(np.float32)
+        metres *= np.float32(1.0 / MM_PER_M)
+        metres[depth > MAX_UINT16_MM] = 0.0
+        return metres
+    if depth.dtype in (np.float32, np.float64):
+        metres = depth.astype(np.float32)
+        # A comparison with NaN is false, so this one test covers NaN, both infinities and <= 0.
+        with np.errstate(invalid="ignore"):
+            metres[~((metres > 0.0) & (metres < np.inf))] = 0.0
+        return metres
+    raise TypeError(f"depth must be uint16 millimetres or float metres, not {depth.dtype}")
+
+
+def to_millimetres(metres: np.ndarray) -> np.ndarray:
+    """Metres as uint16 millimetres, rounded half up; 0 where invalid or beyond 65.534 m.
+
+    Args:
+        metres: [H, W] float, 0 or non-finite where invalid.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        scaled = metres * np.float32(MM_PER_M)
+        scaled += np.float32(0.5)
+        # False for NaN too; out-of-range values must not wrap around into believable depth.
+        keep = (scaled >= 1.0) & (scaled < MAX_UINT16_MM + 1)
+        if not keep.all():
+            scaled = np.where(keep, scaled, np.float32(0.0))
+        return scaled.astype(np.uint16)
+
+
+def like(metres: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """Metres (0 invalid) in the coding that ``dtype`` stands for: uint16 mm or float32 m."""
+    return to_millimetres(metres) if np.dtype(dtype) == np.uint16 else metres.astype(np.float32, copy=False)
+
+
+def is_valid(depth: np.ndarray) -> np.ndarray:
+    """[H, W] bool: where ``depth``, of either coding, holds a measurement."""
+    if depth.dtype == np.uint16:
+        return (depth > 0) & (depth <= MAX_UINT16_MM)
+    with np.errstate(invalid="ignore"):
+        return (depth > 0) & (depth < np.inf)

@@ -1,0 +1,1 @@
+"""The DSCA network in torch. Only training and export need it; a robot does not."""

@@ -1,0 +1,119 @@
+"""The two building blocks of DSCA: bilayer residual blocks and high-order cross-scale attention.
+
+Source: "Depth Map Super-Resolution Reconstruction Based on Deeply Supervised Cross-Scale Attention
+Network" (2023), called the paper below. Where it is silent, the nearest published idea it names is
+followed: wide activation as in WDSR, second-order statistics as in SAN.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
+    """A convolution that keeps height and width."""
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+
+
+class BilayerResidualBlock(nn.Module):
+    """A wide-activated residual inside a plain one.
+
+    The inner layer widens the channels before the activation, so that more of the signal passes it,
+    and narrows them again; its residual is wrapped in a second, outer one around a 3x3 convolution.
+
+    Args:
+        channels: width C of the block's input and output.
+        expansion: the inner layer is ``expansion * C`` wide.
+        inner_kernel: size of the widening convolution; 1 makes the inner layer pointwise.
+    """
+
+    def __init__(self, channels: int, expansion: int, inner_kernel: int) -> None:
+        super().__init__()
+        self.widen = conv(channels, channels * expansion, inner_kernel)
+        self.narrow = conv(channels * expansion, channels, 1)
+        self.outer = conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same."""
+        inner = x + self.narrow(F.relu(self.widen(x)))
+        return x + self.outer(inner)
+
+
+class CrossScaleAttention(nn.Module):
+    """Re-weights the channels of a feature pyramid by their second-order statistics.
+
+    The pyramid has scales 1, 1/2, 1/4, ... For every two scales i and j (i = j is the in-scale case)
+    the correlation of each channel of i with each channel of j is taken over the coarser of their
+    two grids: a [C, C] matrix of second-order statistics. The rows of all of them that belong to one
+    channel say how it moves together with every other channel of every scale; a learned pooling of
+    that row and two small layers give its weight. The re-weighted scales are then merged at full size.
+
+    Args:
+        channels: width C of the features.
+        scales: number of scales S.
+        reduction: the hidden layer of the gate is ``S * C / reduction`` wide.
+    """
+
+    def __init__(self, channels: int, scales: int = 3, reduction: int = 4) -> None:
+        super().__init__()
+        self.scales = scales
+        total = channels * scales
+        self.descend = nn.ModuleList(conv(channels, channels) for _ in range(scales - 1))
+        self.merge = nn.ModuleList(conv(channels, channels, 1) for _ in range(scales))
+        self.row_pooling = nn.Parameter(torch.randn(total, total) / total)
+        self.gate = nn.Sequential(
+            nn.Linear(total, total // reduction), nn.ReLU(), nn.Linear(total // reduction, total)
+        )
+        # Starts as weight one everywhere: attention is learned away from the plain pyramid.
+        nn.init.zeros_(self.gate[2].weight)
+        nn.init.zeros_(self.gate[2].bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same; H and W are multiples of 2 ** (S - 1)."""
+        pyramid = [x]
+        for down in self.descend:
+            pyramid.append(F.relu(down(F.avg_pool2d(pyramid[-1], 2))))
+        weights = self.attention(pyramid)
+        merged = None
+        for level, features, weight in reversed(list(zip(self.merge, pyramid, weights))):
+            scaled = level(features * weight)
+            if merged is None:
+                merged = scaled
+            else:
+                merged = scaled + F.interpolate(merged, scale_factor=2, mode="bilinear", align_corners=False)
+        return x + merged
+
+    def attention(self, pyramid: list[Tensor]) -> list[Tensor]:
+        """Weights [B, C, 1, 1] in (0, 2), one for each scale."""
+        # grids[i][j]: scale i averaged down to the grid of the coarser scale j, channels standardised.
+        grids: list[dict[int, Tensor]] = []
+        for i, features in enumerate(pyramid):
+            on_grid, pooled = {}, features
+            for j in range(i, self.scales):
+                on_grid[j] = _standardise(pooled)
+                if j + 1 < self.scales:
+                    pooled = F.avg_pool2d(pooled, 2)
+            grids.append(on_grid)
+        rows = []
+        for i in range(self.scales):
+            parts = []
+            for j in range(self.scales):
+                coarse = max(i, j)
+                parts.append(grids[i][coarse] @ grids[j][coarse].transpose(1, 2))
+            rows.append(torch.cat(parts, dim=2))
+        correlation = torch.cat(rows, dim=1)  # [B, S*C, S*C], entries in [-1, 1]
+        descriptor = (correlation.to(pyramid[0].dtype) * self.row_pooling).sum(dim=2)
+        weights = 2.0 * torch.sigmoid(self.gate(descriptor))
+        return [w[:, :, None, None] for w in weights.chunk(self.scales, dim=1)]
+
+
+def _standardise(features: Tensor) -> Tensor:
+    """[B, C, H, W] to [B, C, H*W], every channel of zero mean and unit length.
+
+    Always in float32: a sum over a whole image leaves the range of half precision.
+    """
+    flat = features.float().flatten(2)
+    flat = flat - flat.mean(dim=2, keepdim=True)
+    return flat * torch.rsqrt(flat.square().sum(dim=2, keepdim=True) + 1e-6)

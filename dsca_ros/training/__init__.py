@@ -1,0 +1,1 @@
+"""Training of DSCA networks on synthetic scenes."""

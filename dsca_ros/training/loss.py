@@ -1,0 +1,51 @@
+"""What a network for cameras is trained to do well."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsca_ros.network.camera_graph import result_validity
+
+#: Inverse depth is held above this in the loss, 1/m, so that no division blows up.
+FARTHEST = 1.0 / 25.0
+
+
+def supervise(stages: list[Tensor], targets: list[Tensor], valid: Tensor, surface_weight: float) -> Tensor:
+    """Deeply supervised loss: L1 on the output of every stage, where the result is valid.
+
+    L1 is taken of the logarithm of depth, which weighs near and far alike, and of depth in metres,
+    which is what users measure. The last stage also pays its distance from the nearest surface
+    around the pixel: depth between two surfaces, a flying pixel, costs more than the wrong surface.
+
+    Args:
+        stages: inverse depth [B, 1, 2^k h, 2^k w] of stage k, 1/m.
+        targets: exact depth of the same sizes, metres.
+        valid: [B, 1, h, w], 1 or 0, of the input.
+        surface_weight: weight of the distance from the nearest surface.
+    """
+    total = stages[0].new_zeros(())
+    for index, (inverse, target) in enumerate(zip(stages, targets)):
+        mask = result_validity(valid, 2 ** (index + 1)).to(target.dtype)
+        count = mask.sum().clamp(min=1.0)
+        inverse = inverse.clamp(min=FARTHEST)
+        depth = 1.0 / inverse
+        relative = (torch.log(inverse * target)).abs()
+        metric = (depth - target).abs()
+        loss = ((relative + 0.5 * metric) * mask).sum() / count
+        if index == len(stages) - 1 and surface_weight > 0:
+            loss = loss + surface_weight * (surface_distance(depth, target, 2 ** (index + 1)) * mask).sum() / count
+        total = total + loss
+    return total / len(stages)
+
+
+def surface_distance(depth: Tensor, target: Tensor, radius: int) -> Tensor:
+    """Distance in depth from the nearest of the exact depths ``radius`` pixels around, metres."""
+    height, width = depth.shape[-2:]
+    padded = F.pad(target, (radius, radius, radius, radius), mode="replicate")
+    best = (depth - target).abs()
+    for dy in (0, radius, 2 * radius):
+        for dx in (0, radius, 2 * radius):
+            best = torch.minimum(best, (depth - padded[..., dy : dy + height, dx : dx + width]).abs())
+    return best

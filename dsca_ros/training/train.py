@@ -1,0 +1,188 @@
+"""The training loop: one function, read top to bottom."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from dsca_ros.network.camera_graph import CameraGraph
+from dsca_ros.network.dsca import DSCA
+from dsca_ros.training.data import HELD_OUT_SEED, Batch, ViewPool, ViewSettings, make_batch
+from dsca_ros.training.loss import supervise
+from dsca_ros.training.recipe import Recipe
+
+LOG_COLUMNS = ["step", "seconds", "learning_rate", "loss", "val_loss", "val_mae_mm", "val_bilinear_mae_mm"]
+VALIDATION_BATCHES = 8
+#: Depth range the networks train with, metres: wide, as a node's own range may be.
+DEPTH_RANGE = (0.1, 20.0)
+
+
+class Reporter(Protocol):
+    """What training tells about its progress."""
+
+    def views(self, done: int, total: int) -> None: ...
+
+    def step(self, step: int, total: int, loss: float, validation: dict[str, float] | None) -> None: ...
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then a cosine down to a hundredth."""
+    if step < recipe.warm_up:
+        return recipe.learning_rate * (step + 1) / recipe.warm_up
+    done = (step - recipe.warm_up) / max(1, recipe.steps - recipe.warm_up)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def to_torch(batch: Batch, device: torch.device) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Arrays to tensors on the device."""
+    return torch.from_numpy(batch.depth).to(device), [torch.from_numpy(t).to(device) for t in batch.targets]
+
+
+@torch.no_grad()
+def validate(graph: CameraGraph, batches: list[Batch], depth_range: torch.Tensor) -> dict[str, float]:
+    """Loss and mean absolute error of the whole graph on held-out scenes, beside bilinear."""
+    device = depth_range.device
+    losses, errors, bilinear, count = [], 0.0, 0.0, 0
+    for batch in batches:
+        depth, targets = to_torch(batch, device)
+        filled, valid, features = graph.prepare(depth, depth_range)
+        stages = graph.stages(filled, features)
+        losses.append(supervise(stages, targets, valid, 0.0).item())
+        result = graph(depth, depth_range)
+        mask = result > 0
+        enlarged = 1.0 / torch.nn.functional.interpolate(filled, size=result.shape[-2:], mode="bilinear")
+        errors += (result - targets[-1])[mask].abs().sum().item()
+        bilinear += (enlarged - targets[-1])[mask].abs().sum().item()
+        count += int(mask.sum())
+    return {
+        "val_loss": sum(losses) / len(losses),
+        "val_mae_mm": 1e3 * errors / count,
+        "val_bilinear_mae_mm": 1e3 * bilinear / count,
+    }
+
+
+def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_at: int | None = None) -> Path:
+    """Trains a model, or goes on with one.
+
+    Args:
+        recipe: what to train.
+        folder: where the checkpoint, the log and the curve go; views are cached beside it.
+        resume: go on from ``folder/checkpoint.pt`` where there is one. The result is the same, bit for
+            bit on CPU, as that of a run that was never interrupted.
+        stop_at: stop after this step, as an interruption would.
+
+    Returns:
+        The checkpoint: ``recipe``, ``step``, and the averaged weights under ``ema``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(recipe.seed)
+    network = DSCA(recipe.network).to(device, memory_format=torch.channels_last)
+    graph = CameraGraph(network)
+    average = DSCA(recipe.network).to(device)
+    average.load_state_dict(network.state_dict())
+    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+    checkpoint, log = folder / "checkpoint.pt", folder / "log.csv"
+    first = 0
+    if resume and checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["ema"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+    else:
+        with log.open("w", newline="") as file:
+            csv.writer(file).writerow(LOG_COLUMNS)
+
+    cache = folder.parent / "cache"
+    pool = ViewPool(
+        ViewSettings(recipe.views, scale=recipe.scale), cache, lambda done: reporter.views(done, recipe.views)
+    )
+    held_out = ViewPool(ViewSettings(48, scale=recipe.scale, first_seed=HELD_OUT_SEED), cache)
+    validation = [make_batch(held_out, recipe.batch, recipe.crop, recipe.seed, k) for k in range(VALIDATION_BATCHES)]
+    depth_range = torch.tensor(DEPTH_RANGE, device=device)
+
+    def batch_of(step: int) -> Batch:
+        return make_batch(pool, recipe.batch, recipe.crop, recipe.seed, step)
+
+    def save(step: int) -> None:
+        state = {
+            "recipe": plain(recipe),
+            "step": step,
+            "network": network.state_dict(),
+            "ema": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
+        partial = checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(checkpoint)
+
+    started, running = time.monotonic(), 0.0
+    last = min(recipe.steps, stop_at or recipe.steps)
+    with ThreadPoolExecutor(1) as ahead:  # the next batch is measured while this one trains
+        pending = ahead.submit(batch_of, first)
+        for step in range(first, last):
+            depth, targets = to_torch(pending.result(), device)
+            pending = ahead.submit(batch_of, step + 1)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(recipe, step)
+            filled, valid, features = graph.prepare(depth, depth_range)
+            loss = supervise(graph.stages(filled, features), targets, valid, recipe.surface_weight)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+            optimiser.step()
+            with torch.no_grad():
+                # A young average forgets fast, or the first weights would linger in it.
+                decay = min(recipe.ema, (step + 1) / (step + 10))
+                for mean, value in zip(average.parameters(), network.parameters()):
+                    mean.lerp_(value, 1.0 - decay)
+            running = loss.item() if step == first else 0.98 * running + 0.02 * loss.item()
+
+            done, figures = step + 1, None
+            if done % recipe.validate_every == 0 or done == last:
+                figures = validate(CameraGraph(average), validation, depth_range)
+                with log.open("a", newline="") as file:
+                    row = [done, round(time.monotonic() - started, 1), learning_rate(recipe, step), running]
+                    csv.writer(file).writerow(row + list(figures.values()))
+                save(done)
+            reporter.step(done, recipe.steps, running, figures)
+    draw_curve(log, folder / "curve.png", recipe.name)
+    return checkpoint
+
+
+def plain(recipe: Recipe) -> dict:
+    """The recipe as plain values, as `Recipe.from_dict` takes them."""
+    data = asdict(recipe)
+    data["network"] = {k: list(v) if isinstance(v, tuple) else v for k, v in data["network"].items()}
+    return data
+
+
+def draw_curve(log: Path, picture: Path, title: str) -> None:
+    """Learning curve: training loss, and error on held-out scenes beside bilinear."""
+    from matplotlib.figure import Figure
+
+    with log.open() as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    if not rows:
+        return
+    column = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(column["step"], column["loss"], label="training")
+    left.plot(column["step"], column["val_loss"], label="held out")
+    left.set(xlabel="step", ylabel="loss", yscale="log", title=title)
+    left.legend()
+    right.plot(column["step"], column["val_mae_mm"], label="network")
+    right.plot(column["step"], column["val_bilinear_mae_mm"], "--", label="bilinear")
+    right.set(xlabel="step", ylabel="mean absolute error, mm", title="held-out scenes", ylim=(0, None))
+    right.legend()
+    figure.savefig(picture, dpi=110)

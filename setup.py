@@ -1,0 +1,76 @@
+"""Builds `dsca_ros` for colcon (as an ament_python package) and for pip, from one description."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "dsca_ros"
+SHARE = f"share/{NAME}"
+
+
+def shared_files(folder: str) -> list[tuple[str, list[str]]]:
+    """Every file under `folder`, as data_files of the share folder; none where it is missing.
+
+    Paths stay relative: colcon's --symlink-install runs this file in its build folder.
+    """
+    found: dict[str, list[str]] = {}
+    for path in sorted(Path(folder).rglob("*")):
+        hidden = any(part.startswith((".", "__pycache__")) for part in path.parts)
+        if path.is_file() and not hidden:
+            found.setdefault(f"{SHARE}/{path.parent.as_posix()}", []).append(path.as_posix())
+    return list(found.items())
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Depth super-resolution for ROS 2 depth cameras (DSCA)",
+    author="dsca_ros maintainers",
+    author_email="maintainers@dsca-ros.org",
+    maintainer="dsca_ros maintainers",
+    maintainer_email="maintainers@dsca-ros.org",
+    license="Apache-2.0",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    zip_safe=False,
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (SHARE, ["package.xml"]),
+        *shared_files("models"),
+        *shared_files("config"),
+        *shared_files("launch"),
+    ],
+    entry_points={
+        "console_scripts": [
+            "dsca = dsca_ros.cli:main",
+            "dsca_node = dsca_ros.ros.node:main",
+            "synthetic_camera = dsca_ros.ros.synthetic_camera:main",
+        ],
+    },
+    python_requires=">=3.10",
+    # On a ROS machine rosdep installs these by package.xml, and colcon ignores this list.
+    install_requires=[
+        "numpy>=1.21",
+        "onnxruntime",
+        "PyYAML",
+        "typer",
+        "rich",
+        "matplotlib",
+        "opencv-python-headless",
+    ],
+    extras_require={
+        # ROS itself, for machines without it: Linux on x86-64 only. The meta packages pin
+        # Jazzy's releases; the messages of lifecycle, parameters and the graph come with rclpy.
+        "ros": [
+            "ros-jazzy-rclpy",
+            "ros-jazzy-rmw-fastrtps-cpp",
+            "ros-jazzy-sensor-msgs",
+            "ros-jazzy-diagnostic-msgs",
+        ],
+        "tensorrt": ["tensorrt-rtx-cu13", "pycuda"],
+        "train": ["torch>=2.4", "safetensors", "onnx", "onnxscript"],
+        "replay": ["rosbags"],
+        # colcon reads this one to learn that the tests are pytest's.
+        "test": ["pytest"],
+        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "colcon-common-extensions"],
+    },
+)
