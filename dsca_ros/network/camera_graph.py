@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from dsca_ros.network.dsca import DSCA, accumulate, enlarge
 
-#: Channels of the network's input: the map, its difference from the local mean, its validity.
-INPUT_CHANNELS = 3
+#: Channels of the network's input: the map, two differences from local means, validity.
+INPUT_CHANNELS = 4
+#: Differences of this size (1/m) are half of full scale: that of a camera's noise, and of small steps.
+FINE, COARSE = 0.01, 0.05
 #: Levels of the hole-filling pyramid; holes of up to 2 ** LEVELS pixels are filled smoothly.
 LEVELS = 6
 #: The level of the pyramid that counts as the local mean.
@@ -56,8 +58,10 @@ class CameraGraph(nn.Module):
         valid = keep.to(depth.dtype)
         inverse = torch.where(keep, 1.0 / torch.where(keep, depth, 1.0), 0.0)
         filled, mean = fill_holes(inverse, valid)
-        features = torch.cat([filled, filled - mean, valid], dim=1)
-        return filled, valid, features
+        # Noise is a hundredth of a step between surfaces: each is shown at its own magnification.
+        around = F.avg_pool2d(filled, 3, stride=1, padding=1, count_include_pad=False)
+        features = [filled, compress(filled - around, FINE), compress(filled - mean, COARSE), valid]
+        return filled, valid, torch.cat(features, dim=1)
 
     def stages(self, filled: Tensor, features: Tensor) -> list[Tensor]:
         """Inverse depth of every stage, [B, 1, 2^k H, 2^k W], unguarded. Training supervises these."""
@@ -79,6 +83,11 @@ class CameraGraph(nn.Module):
         filled, valid, features = self.prepare(depth, depth_range)
         inverse = self.guard(self.stages(filled, features)[-1], filled, valid)
         return torch.where(result_validity(valid, self.network.config.scale), 1.0 / inverse, 0.0)
+
+
+def compress(difference: Tensor, half_scale: float) -> Tensor:
+    """Differences of any size to (-1, 1); ``half_scale`` goes to 1/2."""
+    return difference / (difference.abs() + half_scale)
 
 
 def result_validity(valid: Tensor, scale: int) -> Tensor:

@@ -28,6 +28,8 @@ class DSCAConfig:
         unshuffle: features live at 1/unshuffle of a stage's input size, with unshuffle squared
             pixels folded into channels: much cheaper, for real time on CPUs.
         input_channels: the map itself first, then anything known beside it.
+        residual_gain: what the heads put out is multiplied by this: about the size of what the network
+            has to add, so that a step of training is a small step of the result.
     """
 
     scale: int
@@ -38,6 +40,7 @@ class DSCAConfig:
     attention_scales: int = 3
     unshuffle: int = 1
     input_channels: int = 1
+    residual_gain: float = 1.0
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 4, 8):
@@ -76,17 +79,18 @@ class Stage(nn.Module):
         self.blocks = nn.Sequential(
             *(BilayerResidualBlock(channels, config.expansion, config.inner_kernel) for _ in range(blocks))
         )
+        self.gain = config.residual_gain
         self.attention = CrossScaleAttention(channels, config.attention_scales)
         fold = 2 * config.unshuffle
         self.head = nn.Sequential(conv(channels, fold**2), nn.PixelShuffle(fold))
-        nn.init.normal_(self.head[0].weight, std=1e-3)
+        nn.init.normal_(self.head[0].weight, std=1e-2)
         nn.init.zeros_(self.head[0].bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features or input in; features and this stage's residual map out."""
         entered = self.enter(x)
         features = entered + self.attention(self.blocks(entered))
-        return features, self.head(features)
+        return features, self.head(features) * self.gain
 
 
 class DSCA(nn.Module):

@@ -12,18 +12,22 @@ from dsca_ros.network.camera_graph import result_validity
 FARTHEST = 1.0 / 25.0
 
 
-def supervise(stages: list[Tensor], targets: list[Tensor], valid: Tensor, surface_weight: float) -> Tensor:
+def supervise(
+    stages: list[Tensor], targets: list[Tensor], valid: Tensor, surface_weight: float, squared_weight: float
+) -> Tensor:
     """Deeply supervised loss: L1 on the output of every stage, where the result is valid.
 
     L1 is taken of the logarithm of depth, which weighs near and far alike, and of depth in metres,
-    which is what users measure. The last stage also pays its distance from the nearest surface
-    around the pixel: depth between two surfaces, a flying pixel, costs more than the wrong surface.
+    which is what users measure. The last stage pays two more terms that hold each other in balance:
+    its squared error, which keeps an uncertain edge from being far off, and its distance from the
+    nearest surface around the pixel, which keeps it from hanging between two (a flying pixel).
 
     Args:
         stages: inverse depth [B, 1, 2^k h, 2^k w] of stage k, 1/m.
         targets: exact depth of the same sizes, metres.
         valid: [B, 1, h, w], 1 or 0, of the input.
-        surface_weight: weight of the distance from the nearest surface.
+        surface_weight: weight of the distance from the nearest surface, 1/m.
+        squared_weight: weight of the squared error, 1/m^2.
     """
     total = stages[0].new_zeros(())
     for index, (inverse, target) in enumerate(zip(stages, targets)):
@@ -34,8 +38,10 @@ def supervise(stages: list[Tensor], targets: list[Tensor], valid: Tensor, surfac
         relative = (torch.log(inverse * target)).abs()
         metric = (depth - target).abs()
         loss = ((relative + 0.5 * metric) * mask).sum() / count
-        if index == len(stages) - 1 and surface_weight > 0:
-            loss = loss + surface_weight * (surface_distance(depth, target, 2 ** (index + 1)) * mask).sum() / count
+        if index == len(stages) - 1:
+            astray = surface_distance(depth, target, 2 ** (index + 1))
+            extra = surface_weight * astray + squared_weight * metric.square()
+            loss = loss + (extra * mask).sum() / count
         total = total + loss
     return total / len(stages)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,11 @@ class Recipe:
     warm_up: int = 200
     clip: float = 1.0
     ema: float = 0.999
-    surface_weight: float = 0.5
+    surface_weight: float = 0.25
+    squared_weight: float = 0.5
     seed: int = 1
     views: int = 1500
     validate_every: int = 1000
-    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 
 from dsca_ros.network.camera_graph import CameraGraph
-from dsca_ros.network.dsca import DSCA
+from dsca_ros.network.dsca import DSCA, enlarge
 from dsca_ros.training.data import HELD_OUT_SEED, Batch, ViewPool, ViewSettings, make_batch
 from dsca_ros.training.loss import supervise
 from dsca_ros.training.recipe import Recipe
 
-LOG_COLUMNS = ["step", "seconds", "learning_rate", "loss", "val_loss", "val_mae_mm", "val_bilinear_mae_mm"]
+VALIDATED = ["val_mae_mm", "val_rmse_mm", "val_bilinear_mae_mm", "val_bilinear_rmse_mm"]
+LOG_COLUMNS = ["step", "seconds", "learning_rate", "loss", *VALIDATED]
 VALIDATION_BATCHES = 8
 #: Depth range the networks train with, metres: wide, as a node's own range may be.
 DEPTH_RANGE = (0.1, 20.0)
@@ -48,25 +49,22 @@ def to_torch(batch: Batch, device: torch.device) -> tuple[torch.Tensor, list[tor
 
 @torch.no_grad()
 def validate(graph: CameraGraph, batches: list[Batch], depth_range: torch.Tensor) -> dict[str, float]:
-    """Loss and mean absolute error of the whole graph on held-out scenes, beside bilinear."""
-    device = depth_range.device
-    losses, errors, bilinear, count = [], 0.0, 0.0, 0
+    """Errors of the whole graph on held-out scenes, beside those of bilinear, by `VALIDATED`."""
+    errors: dict[str, list[torch.Tensor]] = {"": [], "bilinear_": []}
     for batch in batches:
-        depth, targets = to_torch(batch, device)
-        filled, valid, features = graph.prepare(depth, depth_range)
-        stages = graph.stages(filled, features)
-        losses.append(supervise(stages, targets, valid, 0.0).item())
+        depth, targets = to_torch(batch, depth_range.device)
+        filled, _, _ = graph.prepare(depth, depth_range)
         result = graph(depth, depth_range)
         mask = result > 0
-        enlarged = 1.0 / torch.nn.functional.interpolate(filled, size=result.shape[-2:], mode="bilinear")
-        errors += (result - targets[-1])[mask].abs().sum().item()
-        bilinear += (enlarged - targets[-1])[mask].abs().sum().item()
-        count += int(mask.sum())
-    return {
-        "val_loss": sum(losses) / len(losses),
-        "val_mae_mm": 1e3 * errors / count,
-        "val_bilinear_mae_mm": 1e3 * bilinear / count,
-    }
+        scale = result.shape[-1] // depth.shape[-1]
+        for name, value in (("", result), ("bilinear_", 1.0 / enlarge(filled, scale))):
+            errors[name].append(1e3 * (value - targets[-1])[mask])
+    figures = {}
+    for name, parts in errors.items():
+        error = torch.cat(parts)
+        figures[f"val_{name}mae_mm"] = error.abs().mean().item()
+        figures[f"val_{name}rmse_mm"] = error.square().mean().sqrt().item()
+    return figures
 
 
 def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_at: int | None = None) -> Path:
@@ -135,7 +133,8 @@ def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_a
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, step)
             filled, valid, features = graph.prepare(depth, depth_range)
-            loss = supervise(graph.stages(filled, features), targets, valid, recipe.surface_weight)
+            stages = graph.stages(filled, features)
+            loss = supervise(stages, targets, valid, recipe.surface_weight, recipe.squared_weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
@@ -152,7 +151,7 @@ def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_a
                 figures = validate(CameraGraph(average), validation, depth_range)
                 with log.open("a", newline="") as file:
                     row = [done, round(time.monotonic() - started, 1), learning_rate(recipe, step), running]
-                    csv.writer(file).writerow(row + list(figures.values()))
+                    csv.writer(file).writerow(row + [figures[name] for name in VALIDATED])
                 save(done)
             reporter.step(done, recipe.steps, running, figures)
     draw_curve(log, folder / "curve.png", recipe.name)
@@ -177,12 +176,11 @@ def draw_curve(log: Path, picture: Path, title: str) -> None:
     column = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(column["step"], column["loss"], label="training")
-    left.plot(column["step"], column["val_loss"], label="held out")
-    left.set(xlabel="step", ylabel="loss", yscale="log", title=title)
-    left.legend()
-    right.plot(column["step"], column["val_mae_mm"], label="network")
-    right.plot(column["step"], column["val_bilinear_mae_mm"], "--", label="bilinear")
-    right.set(xlabel="step", ylabel="mean absolute error, mm", title="held-out scenes", ylim=(0, None))
-    right.legend()
+    left.plot(column["step"], column["loss"])
+    left.set(xlabel="step", ylabel="training loss", yscale="log", title=title)
+    for name, colour in (("mae", "tab:blue"), ("rmse", "tab:orange")):
+        right.plot(column["step"], column[f"val_{name}_mm"], color=colour, label=f"network, {name.upper()}")
+        right.plot(column["step"], column[f"val_bilinear_{name}_mm"], "--", color=colour, label=f"bilinear, {name.upper()}")
+    right.set(xlabel="step", ylabel="error, mm", title="held-out scenes", ylim=(0, None))
+    right.legend(fontsize=8)
     figure.savefig(picture, dpi=110)

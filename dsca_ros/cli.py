@@ -1,0 +1,243 @@
+"""The command ``dsca``. Each subcommand parses its options and calls one function elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    name="dsca",
+    help="Depth super-resolution for depth cameras.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console(stderr=True)
+
+JSON = typer.Option(None, "--json", metavar="FILE", help="Write the figures to FILE as JSON; - is standard output.")
+MODEL = typer.Option("dsca-nano", help="Name of the model; `dsca info` lists them.")
+ENGINE = typer.Option("auto", help="What runs the model; `dsca info` lists them.")
+SCALE = typer.Option(2, help="Output size over input size: 2, 4 or 8.")
+THREADS = typer.Option(0, min=0, help="Threads of one inference on a CPU; 0: the number of cores.")
+
+
+def fail(text: str) -> None:
+    """Ends the command with one line and exit status 1."""
+    # Not through rich: it would break the line, and read [brackets] in paths as markup.
+    print(f"dsca: {text}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def write_json(figures: Any, target: str | None) -> None:
+    """Writes figures where --json says; a broken-off write leaves no half file."""
+    if target is None:
+        return
+    text = json.dumps(figures, indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    path = Path(target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``WxH`` to (width, height)."""
+    width, _, height = text.lower().partition("x")
+    try:
+        size = int(width), int(height)
+    except ValueError:
+        size = (0, 0)
+    if min(size) < 8 or max(size) > 4096:
+        raise typer.BadParameter(f"{text!r} is no size; give WIDTHxHEIGHT such as 320x240, 8 to 4096 each")
+    return size
+
+
+@app.command()
+def demo(
+    seconds: float = typer.Option(10.0, min=1.0, help="How long to measure."),
+    model: str = MODEL,
+    scale: int = SCALE,
+    size: str = typer.Option("320x240", metavar="WxH", help="Size of the synthetic camera's image."),
+    rate: float = typer.Option(30.0, min=1.0, max=240.0, help="Frames per second of the camera."),
+    sensor: str = typer.Option("stereo", help="Sensor model: stereo, kinect_v1, tof or ideal."),
+    seed: int = typer.Option(1_000_000, help="Seed of the synthetic room."),
+    engine: str = ENGINE,
+    threads: int = THREADS,
+    picture: Path = typer.Option(Path("demo/demo.png"), help="Where the picture goes."),
+    json_file: str = JSON,
+) -> None:
+    """Synthetic camera, node and monitor over real ROS topics; then a report and a picture.
+
+    Example: dsca demo --seconds 20 --scale 4 --json demo.json
+    """
+    width, height = parse_size(size)
+    try:
+        from dsca_ros.ros.demo import DemoError, DemoSettings, run_demo
+    except ImportError as error:
+        fail(f"the demo needs ROS 2 ({error}); source your ROS, or install the wheels: pip install 'dsca_ros[ros]'")
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from dsca_ros.depth.camera import Intrinsics
+    from dsca_ros.depth.synthetic import SyntheticStream
+    from dsca_ros.engine.base import EngineError
+    from dsca_ros.engine.zoo import find_model
+    from dsca_ros.evaluation.compare import compare, with_truth
+    from dsca_ros.evaluation.pictures import draw_demo
+    from dsca_ros.evaluation.report import demo_table
+
+    settings = DemoSettings(seconds, model, scale, width, height, rate, sensor, seed, engine=engine, threads=threads)
+    try:
+        find_model(model, scale)
+        stream = SyntheticStream(Intrinsics.from_fov(width, height, 70.0), sensor, settings.frames, seed)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("starting camera and node", total=1.0, note="")
+
+            def report(stage: str, share: float, seen: int) -> None:
+                progress.update(task, description=stage, completed=share, note=f"{seen} frames")
+
+            run = run_demo(settings, report)
+            progress.update(task, description="comparing with the truth", total=None)
+            samples = with_truth(run.samples, stream)
+    except (DemoError, EngineError, LookupError, ValueError) as error:
+        fail(str(error))
+    figures: dict[str, Any] = {"model": model, "scale": scale, "size": [width, height], "rate_hz": rate}
+    figures.update(run.figures())
+    figures["engine"] = run.diagnostics.get("engine", "")
+    figures["samples"] = len(samples)
+    figures["error"] = compare(samples)
+    write_json(figures, json_file)
+    console.print(demo_table(figures))
+    if samples:
+        draw_demo(samples, picture, f"{model} ×{scale} over ROS 2, {sensor} camera {width}×{height}")
+        console.print(f"picture: {picture}", highlight=False)
+    if figures["output_hz"] < 0.95 * rate or figures["dropped_pct"] >= 5.0:
+        fail(
+            f"{figures['output_hz']} Hz came out of {rate:g} Hz wanted, {figures['dropped_pct']} % dropped: "
+            "this machine is too slow or too busy for it; try a smaller --size, --scale or --rate"
+        )
+
+
+@app.command()
+def upscale(
+    source: Path = typer.Argument(..., help="A 16-bit PNG, an .npy, or a folder of them."),
+    target: Path = typer.Argument(..., help="The result, or a folder for a folder."),
+    model: str = MODEL,
+    scale: int = SCALE,
+    unit: float = typer.Option(0.001, help="Metres a step of integer images: 0.001 is mm, 0.0001 is 0.1 mm."),
+    min_depth: float = typer.Option(0.1, help="Nearest depth taken as valid, metres."),
+    max_depth: float = typer.Option(10.0, help="Farthest depth taken as valid, metres."),
+    engine: str = ENGINE,
+    threads: int = THREADS,
+) -> None:
+    """Super-resolves depth files. Integer images keep their unit, float ones are metres.
+
+    Example: dsca upscale depth.png larger.png --scale 2
+    """
+    from rich.progress import track
+
+    from dsca_ros.depth.files import DepthFileError, list_frames, read_depth, write_depth
+    from dsca_ros.engine.base import EngineError
+    from dsca_ros.upsampler import Upsampler
+
+    if not 0 < min_depth < max_depth:
+        raise typer.BadParameter("--min-depth must be positive and less than --max-depth")
+    if unit <= 0:
+        raise typer.BadParameter("--unit must be positive")
+    try:
+        jobs = list_frames(source, target)
+        with Upsampler(model, scale, engine, threads=threads, depth_range=(min_depth, max_depth)) as upsampler:
+            for path, result in track(jobs, "upscaling", console=console, transient=True, disable=len(jobs) == 1):
+                image = read_depth(path, unit)
+                write_depth(result, upsampler(image.metres), image, unit)
+    except (DepthFileError, EngineError) as error:
+        fail(str(error))
+    console.print(f"{len(jobs)} image{'s' * (len(jobs) > 1)} ×{scale} to {target}", highlight=False)
+
+
+@app.command()
+def info(json_file: str = JSON) -> None:
+    """What is installed, which engine would run, and why the others would not.
+
+    Example: dsca info
+    """
+    from dsca_ros.engine.base import EngineError
+    from dsca_ros.evaluation.report import info_table, installation
+
+    try:
+        figures = installation()
+    except EngineError as error:
+        fail(str(error))
+    write_json(figures, json_file)
+    if json_file != "-":
+        Console().print(info_table(figures))
+
+
+@app.command()
+def train(
+    recipe: Path = typer.Argument(..., help="A recipe, see config/train/."),
+    resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
+    folder: Path = typer.Option(None, help="Where checkpoint, log and curve go; default runs/NAME."),
+    threads: int = typer.Option(1, min=1, help="Threads of torch; one process a core trains most."),
+) -> None:
+    """Trains a model on synthetic scenes. Interrupt it at will: --resume goes on exactly.
+
+    Example: dsca train config/train/dsca-nano-x2.yaml --resume
+    """
+    try:
+        import torch
+
+        from dsca_ros.training.progress import TrainingProgress
+        from dsca_ros.training.recipe import Recipe, RecipeError
+        from dsca_ros.training.train import train as run
+    except ImportError as error:
+        fail(f"training needs torch ({error}); remedy: pip install 'dsca_ros[train]'")
+    try:
+        chosen = Recipe.load(recipe)
+    except RecipeError as error:
+        fail(str(error))
+    torch.set_num_threads(threads)
+    where = folder or Path("runs") / chosen.name
+    with TrainingProgress(console, chosen) as progress:
+        checkpoint = run(chosen, where, resume, progress)
+    console.print(f"checkpoint: {checkpoint}; export it with: dsca export {checkpoint}", highlight=False)
+
+
+@app.command()
+def export(
+    source: Path = typer.Argument(..., help="A checkpoint (.pt) or weights (.safetensors)."),
+    folder: Path = typer.Option(Path("models"), help="The models folder; its manifest is brought up to date."),
+) -> None:
+    """Exports a trained network to ONNX, fp32 and mixed fp16, the whole algorithm in the graph.
+
+    Example: dsca export runs/dsca-nano-x2/checkpoint.pt
+    """
+    try:
+        from dsca_ros.engine.export import ExportError, export_model
+    except ImportError as error:
+        fail(f"export needs torch, onnx and safetensors ({error}); remedy: pip install 'dsca_ros[train]'")
+    try:
+        written = export_model(source, folder)
+    except ExportError as error:
+        fail(str(error))
+    for path in written:
+        console.print(f"{path}  {path.stat().st_size / 1e3:.0f} kB", highlight=False)
+
+
+main: Callable[[], None] = app
+
+if __name__ == "__main__":
+    main()

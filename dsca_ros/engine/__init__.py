@@ -1,0 +1,1 @@
+"""Engines: what runs an exported graph on a machine. All of them give the same result."""

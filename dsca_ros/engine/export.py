@@ -1,0 +1,123 @@
+"""From a training checkpoint to what ships: weights, ONNX graphs and their entries in the manifest.
+
+Needs torch; running what comes out does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from dsca_ros.engine.zoo import MANIFEST, PRECISIONS
+from dsca_ros.network.camera_graph import CameraGraph
+from dsca_ros.network.dsca import DSCA
+from dsca_ros.training.recipe import Recipe, RecipeError
+from dsca_ros.training.train import plain
+
+OPSET = 17
+
+
+class ExportError(ValueError):
+    """Something that cannot be exported; the text says what to do."""
+
+
+def save_weights(checkpoint: Path, folder: Path) -> Path:
+    """The averaged weights of a checkpoint as float16 safetensors, the recipe in its metadata."""
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        recipe = Recipe.from_dict(state["recipe"], str(checkpoint))
+    except (OSError, RuntimeError, KeyError, UnpicklingError, RecipeError) as error:
+        raise ExportError(f"{checkpoint}: not a checkpoint of `dsca train` ({str(error).splitlines()[0]})") from None
+    tensors = {key: value.half().contiguous() for key, value in state["ema"].items()}
+    path = folder / f"{recipe.name}.safetensors"
+    save_file(tensors, path, {"recipe": json.dumps(plain(recipe)), "step": str(state["step"])})
+    return path
+
+
+def load_weights(path: Path) -> tuple[DSCA, Recipe]:
+    """A network with the weights that ship, in float32, and the recipe it was trained by."""
+    try:
+        with safe_open(path, "pt") as file:
+            recipe = Recipe.from_dict(json.loads(file.metadata()["recipe"]), str(path))
+            state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no dict)
+        network = DSCA(recipe.network)
+        network.load_state_dict(state)
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError, RecipeError) as error:
+        raise ExportError(f"{path}: not weights of this package ({str(error).splitlines()[0]})") from None
+    return network.eval(), recipe
+
+
+def export_onnx(network: DSCA, path: Path, half: bool = False) -> None:
+    """Writes the whole algorithm as one ONNX graph of dynamic height and width.
+
+    Inputs: ``depth`` [1, 1, height, width] float32 metres, 0 or NaN invalid; ``depth_range`` [2]
+    float32 metres. Output: ``result`` [1, 1, s * height, s * width] float32 metres, 0 invalid.
+
+    Args:
+        network: with ``input_channels`` for cameras.
+        half: the network in float16; everything around it stays in float32.
+    """
+    graph = CameraGraph(network, half).eval()
+    depth = torch.linspace(0.5, 4.0, 40 * 56).reshape(1, 1, 40, 56)
+    depth[..., 10:14, 20:30] = 0.0
+    axes = {"depth": {2: "height", 3: "width"}, "result": {2: "result_height", 3: "result_width"}}
+    with warnings.catch_warnings():
+        # The tracing exporter is the one that keeps sizes dynamic through the padding arithmetic.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            (depth, torch.tensor([0.1, 10.0])),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["depth", "depth_range"],
+            output_names=["result"],
+            dynamic_axes=axes,
+        )
+
+
+def export_model(source: Path, folder: Path) -> list[Path]:
+    """Exports a checkpoint (.pt) or shipped weights (.safetensors) in every precision.
+
+    Args:
+        source: what to export.
+        folder: the models folder; its manifest gets or renews the model's entries.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ExportError: if the source is not there, or is neither of the two.
+    """
+    if not source.is_file():
+        raise ExportError(f"{source}: no such file; give a checkpoint.pt of `dsca train`, or a .safetensors")
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = source if source.suffix == ".safetensors" else save_weights(source, folder)
+    written = [weights]
+    entries: dict[str, dict[str, str]] = {}
+    for precision in PRECISIONS:
+        network, recipe = load_weights(weights)
+        path = folder / f"{recipe.name}-{precision}.onnx"
+        export_onnx(network, path, half=precision == "fp16")
+        entries[precision] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        written.append(path)
+    _update_manifest(folder / MANIFEST, recipe, entries)
+    return written
+
+
+def _update_manifest(path: Path, recipe: Recipe, entries: dict[str, dict[str, str]]) -> None:
+    manifest: dict[str, Any] = (yaml.safe_load(path.read_text()) if path.exists() else None) or {"models": {}}
+    manifest["models"].setdefault(recipe.model, {})[recipe.scale] = entries
+    text = "# Exported graphs and their hashes; written by `dsca export`.\n" + yaml.safe_dump(manifest)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)

@@ -1,0 +1,77 @@
+"""ONNX Runtime on the CPU: runs everywhere, and is what tests hold other engines to."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+
+from dsca_ros.depth import units
+from dsca_ros.engine.base import EngineError
+from dsca_ros.engine.zoo import ModelFile
+
+#: Sessions kept, one for each input size; a camera that changes its profile back finds its old one.
+KEPT_SESSIONS = 2
+
+
+class OnnxRuntimeEngine:
+    """See `Engine`.
+
+    Args:
+        model: the exported graph to run.
+        threads: threads of one inference; 0 takes the number of cores.
+
+    Raises:
+        EngineError: if the file is damaged or is no graph of this package.
+    """
+
+    def __init__(self, model: ModelFile, threads: int = 0) -> None:
+        self.scale = model.scale
+        self.threads = threads
+        self._model = model
+        self._graph = model.read()
+        self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
+        workers = f"{threads} threads" if threads != 1 else "1 thread"
+        self.description = f"ONNX Runtime {ort.__version__} (CPU, {workers if threads else 'all cores'})"
+        # A broken graph is found now, not at the first frame.
+        self._session((8, 8))
+        self._sessions.clear()
+
+    def _session(self, shape: tuple[int, int]) -> ort.InferenceSession:
+        """The session for one input size: with the size known, ONNX Runtime folds all shape arithmetic."""
+        session = self._sessions.pop(shape, None)
+        if session is None:
+            options = ort.SessionOptions()
+            options.intra_op_num_threads = self.threads
+            options.inter_op_num_threads = 1
+            # Spinning workers would take the cores from the camera driver between frames.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            options.log_severity_level = 3
+            options.add_free_dimension_override_by_name("height", shape[0])
+            options.add_free_dimension_override_by_name("width", shape[1])
+            try:
+                session = ort.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # onnxruntime raises its own kinds, straight from C++
+                text = str(error).splitlines()[0]
+                raise EngineError(f"ONNX Runtime cannot load {self._model.path}: {text}") from error
+            while len(self._sessions) >= KEPT_SESSIONS:
+                self._sessions.pop(next(iter(self._sessions)))
+        self._sessions[shape] = session  # the newest last
+        return session
+
+    def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
+        """See `Engine.infer`."""
+        if depth.ndim != 2 or depth.size == 0:
+            raise ValueError(f"depth must be a [H, W] image with pixels in it, not of shape {depth.shape}")
+        if depth.dtype not in (np.uint16, np.float32):
+            raise TypeError(f"depth must be uint16 millimetres or float32 metres, not {depth.dtype}")
+        if depth.dtype == np.uint16:
+            metres = depth * np.float32(1.0 / units.MM_PER_M)
+        else:
+            metres = np.ascontiguousarray(depth)
+        feeds = {"depth": metres[None, None], "depth_range": np.array(depth_range, np.float32)}
+        result = self._session(depth.shape).run(None, feeds)[0][0, 0]
+        return units.like(result, depth.dtype)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._sessions.clear()

@@ -1,0 +1,99 @@
+"""The models that ship: names, scales and precisions to files.
+
+``models/manifest.yaml`` lists them, each file with its hash, so that a truncated or foreign file is
+found when it is opened and not by the depth it makes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from dsca_ros.engine.base import EngineError
+
+MANIFEST = "manifest.yaml"
+PRECISIONS = ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One exported graph."""
+
+    model: str
+    scale: int
+    precision: str
+    path: Path
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """Model and scale as people read them: ``dsca-nano x2 (fp32)``."""
+        return f"{self.model} x{self.scale} ({self.precision})"
+
+    def read(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            EngineError: if the file is missing, or is not the one the manifest lists.
+        """
+        try:
+            data = self.path.read_bytes()
+        except OSError:
+            raise EngineError(f"model file {self.path} is missing: install dsca_ros again") from None
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise EngineError(
+                f"model file {self.path} is damaged (its hash is not the manifest's, "
+                f"{len(data)} bytes): install dsca_ros again, or export it again with `dsca export`"
+            )
+        return data
+
+
+def models_folder() -> Path:
+    """Where the models are: $DSCA_MODELS, the checkout, or the share folder of an installation.
+
+    Raises:
+        EngineError: if none of them holds a manifest.
+    """
+    override = os.environ.get("DSCA_MODELS")
+    candidates = [Path(override)] if override else []
+    package = Path(__file__).resolve().parents[1]
+    candidates.append(package.parent / "models")
+    # <prefix>/lib/pythonX.Y/site-packages/dsca_ros, of colcon or of a virtual environment.
+    candidates += [parent / "share" / "dsca_ros" / "models" for parent in package.parents]
+    for folder in candidates:
+        if (folder / MANIFEST).is_file():
+            return folder
+    raise EngineError(f"no models found (looked for {MANIFEST} in {candidates[0]} and beside it): install dsca_ros again")
+
+
+def list_models(folder: Path | None = None) -> list[ModelFile]:
+    """Every exported graph in the manifest."""
+    folder = folder or models_folder()
+    try:
+        manifest = yaml.safe_load((folder / MANIFEST).read_text()) or {}
+        return [
+            ModelFile(model, int(scale), precision, folder / entry["file"], entry["sha256"])
+            for model, scales in manifest.get("models", {}).items()
+            for scale, precisions in scales.items()
+            for precision, entry in precisions.items()
+        ]
+    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineError(f"cannot read {folder / MANIFEST} ({error}): install dsca_ros again") from None
+
+
+def find_model(model: str, scale: int, precision: str = "fp32") -> ModelFile:
+    """The exported graph of a model's name, scale and precision.
+
+    Raises:
+        EngineError: naming what there is, if there is no such model.
+    """
+    available = list_models()
+    for entry in available:
+        if (entry.model, entry.scale, entry.precision) == (model, scale, precision):
+            return entry
+    there = ", ".join(sorted({f"{e.model} x{e.scale}" for e in available}))
+    raise EngineError(f"there is no model {model!r} at scale {scale} in {precision}; there are: {there}")

@@ -1,0 +1,91 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from importlib import metadata
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from dsca_ros.engine.factory import ENGINES
+from dsca_ros.engine.zoo import list_models, models_folder
+
+
+def demo_table(figures: dict[str, Any]) -> Group:
+    """The demo's report."""
+    flow = Table(title=f"{figures['model']} ×{figures['scale']} on {figures['engine']}", title_justify="left")
+    for heading in ("input", "output", "dropped", "latency p50", "p95", "p99", "engine", "rest of node"):
+        flow.add_column(heading, justify="right")
+    latency = figures["latency_ms"]
+    flow.add_row(
+        f"{figures['input_hz']:.1f} Hz",
+        f"{figures['output_hz']:.1f} Hz",
+        f"{figures['dropped_pct']:.1f} %",
+        *(f"{latency[p]:.1f} ms" for p in ("p50", "p95", "p99")),
+        f"{figures['engine_ms']:.1f} ms",
+        f"{figures['node_overhead_ms']:.1f} ms",
+    )
+    error = Table(title=f"against the exact depth of {figures['samples']} frames", title_justify="left")
+    for heading in ("method", "RMSE mm", "mean error mm", "flying pixels", "valid pixels"):
+        error.add_column(heading, justify="left" if heading == "method" else "right")
+    for method, row in figures["error"].items():
+        cells = (f"{row['rmse_mm']:.1f}", f"{row['mae_mm']:.2f}", f"{row['flying_pct']:.2f} %", f"{row['valid_pct']:.2f} %")
+        error.add_row(method, *cells, style="bold" if method == "dsca" else "")
+    note = Text("latency: from the camera's publish to the result received, all processes on this machine", style="dim")
+    return Group(flow, note, error)
+
+
+def installation() -> dict[str, Any]:
+    """What is here: versions, models, engines and why an engine cannot run."""
+    engines = []
+    for kind in ENGINES:
+        reason = kind.missing()
+        engines.append({"engine": kind.name, "version": kind.version(), "usable": reason is None, "why_not": reason})
+    chosen = next((e["engine"] for e in engines if e["usable"]), None)
+    names = ("dsca_ros", "numpy", "onnxruntime", "torch", "rclpy")
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in names},
+        "engines": engines,
+        "auto": chosen,
+        "models_folder": str(models_folder()),
+        "models": [
+            {"model": m.model, "scale": m.scale, "precision": m.precision, "bytes": m.path.stat().st_size, "file": m.path.name}
+            for m in list_models()
+            if m.path.exists()
+        ],
+    }
+
+
+def _version(name: str) -> str | None:
+    if importlib.util.find_spec(name) is None:
+        return None
+    for candidate in (name, f"ros-{name}", name.replace("_", "-")):
+        try:
+            return metadata.version(candidate)
+        except metadata.PackageNotFoundError:
+            continue
+    return "installed"
+
+
+def info_table(figures: dict[str, Any]) -> Group:
+    """What `dsca info` shows."""
+    packages = ", ".join(f"{k} {v or 'not installed'}" for k, v in figures["packages"].items())
+    head = Text(f"Python {figures['python']} on {figures['machine']}\n{packages}\n")
+    engines = Table(title="engines, in the order in which auto tries them", title_justify="left")
+    for heading in ("engine", "version", "here"):
+        engines.add_column(heading)
+    for row in figures["engines"]:
+        here = "auto takes this" if row["engine"] == figures["auto"] else "usable" if row["usable"] else row["why_not"]
+        engines.add_row(row["engine"], row["version"] or "–", here)
+    models = Table(title=f"models in {figures['models_folder']}", title_justify="left")
+    for heading in ("model", "scale", "precision", "size"):
+        models.add_column(heading, justify="right" if heading == "size" else "left")
+    for row in figures["models"]:
+        models.add_row(row["model"], f"×{row['scale']}", row["precision"], f"{row['bytes'] / 1e3:.0f} kB")
+    return Group(head, engines, models)

@@ -1,0 +1,106 @@
+"""The node's parameters: one table declares, checks and documents them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from dsca_ros.engine.factory import ENGINE_NAMES
+from dsca_ros.engine.zoo import PRECISIONS
+from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_RANGE, DEFAULT_SCALE
+
+ENCODINGS = ("passthrough", "16UC1", "32FC1")
+#: Nothing that a depth camera measures is farther, metres; also what 16UC1 can hold.
+FARTHEST = 65.0
+
+
+def _text(description: str, read_only: bool = False, choices: tuple[str, ...] = ()) -> ParameterDescriptor:
+    constraint = f"one of: {', '.join(choices)}" if choices else ""
+    return ParameterDescriptor(description=description, additional_constraints=constraint, read_only=read_only)
+
+
+def _number(description: str, low: float, high: float) -> ParameterDescriptor:
+    limits = FloatingPointRange(from_value=low, to_value=high)
+    return ParameterDescriptor(description=description, floating_point_range=[limits])
+
+
+def _integer(description: str, low: int, high: int) -> ParameterDescriptor:
+    limits = IntegerRange(from_value=low, to_value=high, step=1)
+    return ParameterDescriptor(description=description, integer_range=[limits], read_only=True)
+
+
+#: name: (default, descriptor). Read-only ones decide what is loaded at start.
+PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
+    "model": (DEFAULT_MODEL, _text("Name of the model, see `dsca info`", read_only=True)),
+    "scale": (DEFAULT_SCALE, _integer("Output size over input size per axis: 2, 4 or 8", 2, 8)),
+    "engine": ("auto", _text("What runs the model; auto takes the fastest here", True, ENGINE_NAMES)),
+    "precision": ("fp32", _text("Arithmetic of the network", True, PRECISIONS)),
+    "threads": (0, _integer("Threads of one inference on a CPU; 0 takes the number of cores", 0, 64)),
+    "min_depth": (DEFAULT_RANGE[0], _number("Nearest depth taken as valid, metres", 0.01, FARTHEST)),
+    "max_depth": (DEFAULT_RANGE[1], _number("Farthest depth taken as valid, metres", 0.01, FARTHEST)),
+    "output_encoding": ("passthrough", _text("Encoding of the result; passthrough keeps the input's", False, ENCODINGS)),
+    "publish_points": (True, _text("Publish a point cloud while someone listens to it")),
+    "lazy": (True, _text("Subscribe to the camera and compute only while someone listens")),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of `PARAMETERS`, checked."""
+
+    model: str
+    scale: int
+    engine: str
+    precision: str
+    threads: int
+    min_depth: float
+    max_depth: float
+    output_encoding: str
+    publish_points: bool
+    lazy: bool
+
+    def __post_init__(self) -> None:
+        if self.scale not in (2, 4, 8):
+            raise ValueError(f"scale is {self.scale}; it must be 2, 4 or 8")
+        for name, choices in (("engine", ENGINE_NAMES), ("precision", PRECISIONS), ("output_encoding", ENCODINGS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of: {', '.join(choices)}")
+        if self.min_depth >= self.max_depth:
+            raise ValueError(f"min_depth ({self.min_depth}) must be less than max_depth ({self.max_depth})")
+
+    @property
+    def depth_range(self) -> tuple[float, float]:
+        """Nearest and farthest valid depth, metres."""
+        return self.min_depth, self.max_depth
+
+
+def declare(node: Node) -> Settings:
+    """Declares every parameter on the node and gives their values.
+
+    Raises:
+        ValueError: if an override is of the wrong type, out of range or contradicts another.
+    """
+    from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+
+    try:
+        values = {
+            name: node.declare_parameter(name, default, descriptor).value
+            for name, (default, descriptor) in PARAMETERS.items()
+        }
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        raise ValueError(str(error)) from None
+    return Settings(**values)
+
+
+def changed(settings: Settings, parameters: list[Parameter]) -> Settings:
+    """The settings after a request to set parameters, all of them or none.
+
+    Raises:
+        ValueError: saying which value is refused and why.
+    """
+    values = {p.name: p.value for p in parameters if p.name in PARAMETERS}
+    return Settings(**{**settings.__dict__, **values})

@@ -1,0 +1,41 @@
+"""Training's progress on the terminal."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dsca_ros.training.recipe import Recipe
+
+
+class TrainingProgress:
+    """A bar with the time left, and a line for every validation; see `train.Reporter`."""
+
+    def __init__(self, console: Console, recipe: Recipe) -> None:
+        self._console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console)
+        self._views = self._progress.add_task("rendering views", total=recipe.views, visible=False)
+        self._steps = self._progress.add_task(f"training {recipe.name}", total=recipe.steps)
+
+    def __enter__(self) -> TrainingProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def views(self, done: int, total: int) -> None:
+        """``done`` of the pool's views are rendered."""
+        self._progress.update(self._views, completed=done, visible=done < total)
+
+    def step(self, step: int, total: int, loss: float, validation: dict[str, float] | None) -> None:
+        """A step is done."""
+        self._progress.update(self._steps, completed=step)
+        if validation:
+            mae, bilinear = validation["val_mae_mm"], validation["val_bilinear_mae_mm"]
+            self._console.print(f"step {step}: loss {loss:.4f}, held out {mae:.2f} mm (bilinear {bilinear:.2f} mm)")

@@ -1,0 +1,79 @@
+"""The one way to larger depth: a depth image in, a depth image out."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import numpy as np
+
+from dsca_ros.engine.factory import create_engine
+
+DEFAULT_MODEL = "dsca-nano"
+DEFAULT_SCALE = 2
+#: Nearest and farthest depth taken as valid, metres: what indoor cameras measure, and not their
+#: stray values (65.535 m is 65535 mm, the "no reading" of several drivers).
+DEFAULT_RANGE = (0.1, 10.0)
+
+
+class Upsampler:
+    """Depth super-resolution with one model on one engine.
+
+    Example:
+        >>> upsampler = Upsampler(scale=2)
+        >>> larger = upsampler(depth)  # [H, W] uint16 mm or float32 m, to [2H, 2W] of the same
+
+    Args:
+        model: name of a model, such as ``dsca-nano``.
+        scale: 2, 4 or 8, where the model has it.
+        engine: ``auto`` takes the fastest engine this machine can run.
+        precision: ``fp32`` or ``fp16``.
+        threads: threads of one inference on a CPU; 0 takes the number of cores.
+        depth_range: nearest and farthest depth taken as valid, metres; may be set at any time.
+
+    Raises:
+        EngineError: if the model or the engine does not exist or cannot run here.
+    """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        scale: int = DEFAULT_SCALE,
+        engine: str = "auto",
+        precision: str = "fp32",
+        threads: int = 0,
+        depth_range: tuple[float, float] = DEFAULT_RANGE,
+    ) -> None:
+        self.model = model
+        self.scale = scale
+        self.precision = precision
+        self.depth_range = depth_range
+        self._engine = create_engine(engine, model, scale, precision, threads)
+
+    @property
+    def engine(self) -> str:
+        """What runs, for people."""
+        return self._engine.description
+
+    def __call__(self, depth: np.ndarray) -> np.ndarray:
+        """Super-resolves one image.
+
+        Args:
+            depth: [H, W] ``uint16`` millimetres or ``float32`` metres; 0 and non-finite are invalid.
+
+        Returns:
+            [scale * H, scale * W] of the same dtype and unit, 0 invalid. Every valid value lies
+            within the range of the valid input pixels around it.
+        """
+        return self._engine.infer(depth, self.depth_range)
+
+    def close(self) -> None:
+        """Frees the engine."""
+        self._engine.close()
+
+    def __enter__(self) -> Upsampler:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
