@@ -87,33 +87,36 @@ class CrossScaleAttention(nn.Module):
 
     def attention(self, pyramid: list[Tensor]) -> list[Tensor]:
         """Weights [B, C, 1, 1] in (0, 2), one for each scale."""
-        # grids[i][j]: scale i averaged down to the grid of the coarser scale j, channels standardised.
+        # grids[i][j]: scale i averaged down to the grid of the coarser scale j.
         grids: list[dict[int, Tensor]] = []
         for i, features in enumerate(pyramid):
-            on_grid, pooled = {}, features
-            for j in range(i, self.scales):
-                on_grid[j] = _standardise(pooled)
-                if j + 1 < self.scales:
-                    pooled = F.avg_pool2d(pooled, 2)
+            # In float32: second moments of a whole image leave the range of half precision.
+            on_grid = {i: features.float()}
+            for j in range(i + 1, self.scales):
+                on_grid[j] = F.avg_pool2d(on_grid[j - 1], 2)
             grids.append(on_grid)
         rows = []
         for i in range(self.scales):
-            parts = []
-            for j in range(self.scales):
-                coarse = max(i, j)
-                parts.append(grids[i][coarse] @ grids[j][coarse].transpose(1, 2))
-            rows.append(torch.cat(parts, dim=2))
-        correlation = torch.cat(rows, dim=1)  # [B, S*C, S*C], entries in [-1, 1]
-        descriptor = (correlation.to(pyramid[0].dtype) * self.row_pooling).sum(dim=2)
+            coarser = [max(i, j) for j in range(self.scales)]
+            rows.append(torch.cat([correlation(grids[i][g], grids[j][g]) for j, g in enumerate(coarser)], dim=2))
+        statistics = torch.cat(rows, dim=1)  # [B, S*C, S*C], entries in [-1, 1]
+        descriptor = (statistics.to(pyramid[0].dtype) * self.row_pooling).sum(dim=2)
         weights = 2.0 * torch.sigmoid(self.gate(descriptor))
         return [w[:, :, None, None] for w in weights.chunk(self.scales, dim=1)]
 
 
-def _standardise(features: Tensor) -> Tensor:
-    """[B, C, H, W] to [B, C, H*W], every channel of zero mean and unit length.
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Correlation over all pixels of each channel of ``a`` with each of ``b``.
 
-    Always in float32: a sum over a whole image leaves the range of half precision.
+    Args:
+        a, b: [B, C, H, W], float32, on the same grid.
+
+    Returns:
+        [B, C, C].
     """
-    flat = features.float().flatten(2)
-    flat = flat - flat.mean(dim=2, keepdim=True)
-    return flat * torch.rsqrt(flat.square().sum(dim=2, keepdim=True) + 1e-6)
+    a, b = a.flatten(2), b.flatten(2)
+    mean_a, mean_b = a.mean(dim=2, keepdim=True), b.mean(dim=2, keepdim=True)
+    covariance = (a @ b.transpose(1, 2)) / a.shape[2] - mean_a @ mean_b.transpose(1, 2)
+    variance_a = (a.square().mean(dim=2, keepdim=True) - mean_a.square()).clamp(min=1e-6)
+    variance_b = (b.square().mean(dim=2, keepdim=True) - mean_b.square()).clamp(min=1e-6)
+    return covariance * torch.rsqrt(variance_a @ variance_b.transpose(1, 2))

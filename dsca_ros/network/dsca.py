@@ -68,9 +68,9 @@ class Stage(nn.Module):
         super().__init__()
         channels = _entry(config.channels, index)
         if index == 0:
-            self.enter = nn.Sequential(
-                nn.PixelUnshuffle(config.unshuffle), conv(config.input_channels * config.unshuffle**2, channels)
-            )
+            # The same as folding u x u pixels into channels and a 3x3 convolution, in one step.
+            u = config.unshuffle
+            self.enter = nn.Conv2d(config.input_channels, channels, 3 * u, stride=u, padding=u)
         else:
             self.enter = nn.Sequential(
                 conv(_entry(config.channels, index - 1), 4 * channels, 1), nn.PixelShuffle(2)
