@@ -73,7 +73,7 @@ def demo(
     size: str = typer.Option("320x240", metavar="WxH", help="Size of the synthetic camera's image."),
     rate: float = typer.Option(30.0, min=1.0, max=240.0, help="Frames per second of the camera."),
     sensor: str = typer.Option("stereo", help="Sensor model: stereo, kinect_v1, tof or ideal."),
-    seed: int = typer.Option(1_000_000, help="Seed of the synthetic room."),
+    seed: int = typer.Option(None, help="Seed of the synthetic room."),
     engine: str = ENGINE,
     threads: int = THREADS,
     picture: Path = typer.Option(Path("demo/demo.png"), help="Where the picture goes."),
@@ -91,18 +91,20 @@ def demo(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from dsca_ros.depth.camera import Intrinsics
-    from dsca_ros.depth.synthetic import SyntheticStream
+    from dsca_ros.depth.synthetic import DEFAULT_FOV, DEFAULT_SEED, SyntheticStream
     from dsca_ros.engine.base import EngineError
     from dsca_ros.engine.zoo import find_model
     from dsca_ros.evaluation.compare import compare, with_truth
     from dsca_ros.evaluation.pictures import draw_demo
     from dsca_ros.evaluation.report import demo_table
 
+    seed = DEFAULT_SEED if seed is None else seed
     settings = DemoSettings(seconds, model, scale, width, height, rate, sensor, seed, engine=engine, threads=threads)
     try:
         find_model(model, scale)
-        stream = SyntheticStream(Intrinsics.from_fov(width, height, 70.0), sensor, settings.frames, seed)
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+        stream = SyntheticStream(Intrinsics.from_fov(width, height, DEFAULT_FOV), sensor, settings.frames, seed)
+        note = TextColumn("{task.fields[note]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), note, TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
             task = progress.add_task("starting camera and node", total=1.0, note="")
 

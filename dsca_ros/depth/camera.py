@@ -61,7 +61,8 @@ class Intrinsics:
             ValueError: if the image is not of this camera's size.
         """
         if depth.shape != (self.height, self.width):
-            raise ValueError(f"depth is {depth.shape[1]}x{depth.shape[0]}, intrinsics are for {self.width}x{self.height}")
+            size = f"{depth.shape[1]}x{depth.shape[0]}"
+            raise ValueError(f"depth is {size}, intrinsics are for {self.width}x{self.height}")
         points = np.empty((*depth.shape, 3), np.float32) if out is None else out
         x, y = self.rays()
         z = points[..., 2]

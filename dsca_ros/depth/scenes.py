@@ -61,15 +61,15 @@ def rotation_y(angle: float) -> np.ndarray:
 
 def _slab(origin: np.ndarray, direction: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Entry and exit depth of rays through the box [-1, 1]^3."""
-    enter, leave = None, None
+    enter, leave = np.float32(-np.inf), np.float32(np.inf)
     with np.errstate(divide="ignore", invalid="ignore"):
         for o, d in zip(origin, direction):
             inverse = 1.0 / d
             near, far = (-1.0 - o) * inverse, (1.0 - o) * inverse
-            low, high = np.minimum(near, far), np.maximum(near, far)
-            enter = low if enter is None else np.fmax(enter, low)
-            leave = high if leave is None else np.fmin(leave, high)
-    return enter, leave
+            # fmin and fmax pass over the NaN of a ray that runs along a face.
+            enter = np.fmax(enter, np.minimum(near, far))
+            leave = np.fmin(leave, np.maximum(near, far))
+    return np.asarray(enter), np.asarray(leave)
 
 
 def _box(origin: np.ndarray, direction: list[np.ndarray]) -> np.ndarray:

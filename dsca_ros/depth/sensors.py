@@ -8,12 +8,13 @@ model holds at any resolution.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Protocol
 
 import numpy as np
 
 from dsca_ros.depth.camera import Intrinsics
-from dsca_ros.depth.filters import blur, maximum, minimum, smooth_noise
+from dsca_ros.depth.filters import maximum, minimum, smooth_noise
 from dsca_ros.depth.units import MM_PER_M
 
 
@@ -163,7 +164,7 @@ class IdealSensor:
         return _millimetre_grid(depth, np.ones(depth.shape, bool))
 
 
-SENSORS = {
+SENSORS: dict[str, Sensor] = {
     "stereo": StereoSensor(),
     "kinect_v1": StereoSensor.kinect_v1(),
     "tof": TimeOfFlightSensor(),
@@ -178,9 +179,4 @@ def _millimetre_grid(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 def _normal_quantile(share: float) -> float:
     """The value a standard normal stays under with probability ``share``."""
-    from statistics import NormalDist
-
     return NormalDist().inv_cdf(share) if share > 0.0 else -np.inf
-
-
-__all__ = ["SENSORS", "IdealSensor", "Sensor", "StereoSensor", "TimeOfFlightSensor", "blur"]

@@ -8,10 +8,14 @@ import numpy as np
 
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.scenes import Scene
-from dsca_ros.depth.sensors import SENSORS, Sensor
+from dsca_ros.depth.sensors import SENSORS
 
-#: Seconds of one lap of the camera's path.
-LAP_SECONDS = 12.0
+#: The demo's room: chairs, poles, plants and a lamp; a held-out scene that no model has seen.
+DEFAULT_SEED = 1_000_030
+#: Field of view of the synthetic camera, degrees: between a RealSense's and a Kinect's.
+DEFAULT_FOV = 70.0
+#: Frames of one lap of the path.
+DEFAULT_FRAMES = 120
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,8 @@ class SyntheticStream:
 
     camera: Intrinsics
     sensor: str = "stereo"
-    frames: int = 360
-    seed: int = 1_000_000
+    frames: int = DEFAULT_FRAMES
+    seed: int = DEFAULT_SEED
     scene: Scene = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,7 +49,7 @@ class SyntheticStream:
 
     def measured(self, index: int) -> np.ndarray:
         """What the sensor gives for frame ``index``: [H, W] float32 metres, 0 invalid."""
-        model: Sensor = SENSORS[self.sensor]
+        model = SENSORS[self.sensor]
         rng = np.random.default_rng([self.seed, index % self.frames])
         return model.measure(self.scene.render(self.camera, self.phase(index)), self.camera, rng)
 

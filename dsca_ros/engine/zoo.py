@@ -67,7 +67,7 @@ def models_folder() -> Path:
     for folder in candidates:
         if (folder / MANIFEST).is_file():
             return folder
-    raise EngineError(f"no models found (looked for {MANIFEST} in {candidates[0]} and beside it): install dsca_ros again")
+    raise EngineError(f"no models found (no {MANIFEST} in {candidates[0]}, nor elsewhere): install dsca_ros again")
 
 
 def list_models(folder: Path | None = None) -> list[ModelFile]:

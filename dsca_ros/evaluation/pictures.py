@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from dsca_ros.depth.filters import blur
 from dsca_ros.depth.resample import bicubic, nearest
 from dsca_ros.evaluation.compare import Sample
 
-#: Side of a magnified part, as a share of the image's height.
-ZOOM = 0.22
+#: Sides of a magnified part over those of the image.
+ZOOM = 0.2
 #: A thin thing stands at least this far before what is behind it, metres.
 THIN_STEP = 0.4
 ERROR_RANGE_MM = 200.0
@@ -35,14 +35,23 @@ def edges(truth: np.ndarray) -> np.ndarray:
     return mask
 
 
-def busiest_window(mask: np.ndarray, size: int, limit: float = 1.0) -> tuple[slice, slice]:
-    """The square of ``size`` pixels with the most true pixels, up to a share ``limit`` of its area."""
-    radius = size // 2
-    density = blur(mask.astype(np.float32), radius)
-    density[density > limit] = 0.0
-    inner = density[radius:-radius, radius:-radius]
-    row, column = np.unravel_index(int(inner.argmax()), inner.shape)
-    return slice(int(row), int(row) + size), slice(int(column), int(column) + size)
+def busiest_window(mask: np.ndarray, share: float, limit: float = 1.0) -> tuple[slice, slice]:
+    """The part with the most true pixels.
+
+    Args:
+        mask: [H, W] bool.
+        share: sides of the part over those of the image.
+        limit: parts with more than this share of true pixels are passed over.
+
+    Returns:
+        Rows and columns.
+    """
+    height, width = int(share * mask.shape[0]), int(share * mask.shape[1])
+    total = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    inside = total[height:, width:] - total[:-height, width:] - total[height:, :-width] + total[:-height, :-width]
+    inside[inside > limit * height * width] = 0
+    row, column = np.unravel_index(int(inside.argmax()), inside.shape)
+    return slice(int(row), int(row) + height), slice(int(column), int(column) + width)
 
 
 def draw_demo(samples: list[Sample], path: Path, title: str) -> None:
@@ -60,41 +69,37 @@ def draw_demo(samples: list[Sample], path: Path, title: str) -> None:
         "DSCA": sample.result,
         "ground truth": truth,
     }
-    size = int(ZOOM * truth.shape[0]) // 2 * 2
-    pole = busiest_window(thin_things(truth, width), size)
-    away = edges(truth)
-    away[pole] = False
-    windows = {"edges, magnified": busiest_window(away, size, 0.12), "thin things, magnified": pole}
+    thin = busiest_window(thin_things(truth, width), ZOOM)
+    elsewhere = edges(truth)
+    elsewhere[thin] = False
+    windows = {"edges, magnified": busiest_window(elsewhere, ZOOM, 0.1), "thin things, magnified": thin}
     low, high = np.percentile(truth, [1, 99])
     colours: dict = {"cmap": "turbo", "vmin": low, "vmax": high, "interpolation": "nearest"}
 
-    figure = Figure(figsize=(15, 14.5), layout="constrained")
-    axes = figure.subplots(4, 4, gridspec_kw={"height_ratios": [1, 1.25, 1.25, 1]})
-    figure.suptitle(title, fontsize=14)
+    figure = Figure(figsize=(16, 4 * 3.0 * truth.shape[0] / truth.shape[1] * 4 / 3 + 1.6), layout="constrained")
+    axes = figure.subplots(4, 4)
+    figure.suptitle(title, fontsize=15)
     for column, (name, image) in enumerate(images.items()):
         shown = np.where(image > 0, image, np.nan)
         drawn = axes[0, column].imshow(shown, **colours)
         axes[0, column].set_title(_caption(name, sample), fontsize=12)
-        for (rows, columns), outline in zip(windows.values(), ("white", "magenta")):
-            corners = _box(rows, columns)
-            axes[0, column].plot(*corners, color=outline, linewidth=1.2)
+        for window, outline in zip(windows.values(), ("white", "magenta")):
+            axes[0, column].plot(*_box(*window), color=outline, linewidth=1.5)
         for row, (label, window) in enumerate(windows.items(), start=1):
             axes[row, column].imshow(shown[window], **colours)
             if column == 0:
                 axes[row, 0].set_ylabel(label, fontsize=12)
-    bar = figure.colorbar(drawn, ax=axes[:3, :], shrink=0.6, pad=0.01)
-    bar.set_label("depth, m (white: no measurement)")
+    figure.colorbar(drawn, ax=axes[:3, :], aspect=40, pad=0.01, label="depth, m (white: no measurement)")
     for column, name in enumerate(("input", "bicubic", "DSCA")):
         image = images[name]
         error = np.where(image > 0, 1e3 * np.abs(image - truth), np.nan)
         drawn = axes[3, column].imshow(error, cmap="magma", vmin=0, vmax=ERROR_RANGE_MM, interpolation="nearest")
-        axes[3, column].set_title(f"error of {name}: mean {np.nanmean(error):.1f} mm", fontsize=11)
-    figure.colorbar(drawn, ax=axes[3, 2], shrink=0.9, label="mm")
-    for row in axes[:, :]:
-        for axis in row:
-            axis.set_xticks([])
-            axis.set_yticks([])
-    _profile(axes[3, 3], images, windows["thin things, magnified"])
+        axes[3, column].set_title(f"error of {name}: mean {np.nanmean(error):.1f} mm", fontsize=12)
+    figure.colorbar(drawn, ax=axes[3, :3], location="bottom", aspect=80, pad=0.02, label="error, mm")
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    _profile(axes[3, 3], images, thin)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)
 
@@ -115,15 +120,8 @@ def _profile(axis: Axes, images: dict[str, np.ndarray], window: tuple[slice, sli
     styles = {"ground truth": ("black", 3.0), "bicubic": ("tab:orange", 1.3), "DSCA": ("tab:blue", 1.6)}
     for name, (colour, width) in styles.items():
         line = images[name][row, window[1]]
-        axis.plot(np.where(line > 0, line, np.nan), color=colour, linewidth=width, label=name, marker=".", markersize=4)
-    axis.set_title("depth along a row through the thin things", fontsize=11)
-    axis.set_ylabel("m")
-    axis.yaxis.set_major_locator(_ticks())
+        axis.plot(np.where(line > 0, line, np.nan), color=colour, linewidth=width, label=name, marker=".", markersize=5)
+    axis.set_title("middle row of the thin things, depth in m", fontsize=12)
+    axis.yaxis.set_major_locator(MaxNLocator(5))
     axis.legend(fontsize=9)
     axis.grid(alpha=0.3)
-
-
-def _ticks() -> object:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(5)

@@ -33,8 +33,9 @@ def demo_table(figures: dict[str, Any]) -> Group:
     for heading in ("method", "RMSE mm", "mean error mm", "flying pixels", "valid pixels"):
         error.add_column(heading, justify="left" if heading == "method" else "right")
     for method, row in figures["error"].items():
-        cells = (f"{row['rmse_mm']:.1f}", f"{row['mae_mm']:.2f}", f"{row['flying_pct']:.2f} %", f"{row['valid_pct']:.2f} %")
-        error.add_row(method, *cells, style="bold" if method == "dsca" else "")
+        millimetres = f"{row['rmse_mm']:.1f}", f"{row['mae_mm']:.2f}"
+        shares = f"{row['flying_pct']:.2f} %", f"{row['valid_pct']:.2f} %"
+        error.add_row(method, *millimetres, *shares, style="bold" if method == "dsca" else "")
     note = Text("latency: from the camera's publish to the result received, all processes on this machine", style="dim")
     return Group(flow, note, error)
 
@@ -55,7 +56,13 @@ def installation() -> dict[str, Any]:
         "auto": chosen,
         "models_folder": str(models_folder()),
         "models": [
-            {"model": m.model, "scale": m.scale, "precision": m.precision, "bytes": m.path.stat().st_size, "file": m.path.name}
+            {
+                "model": m.model,
+                "scale": m.scale,
+                "precision": m.precision,
+                "bytes": m.path.stat().st_size,
+                "file": m.path.name,
+            }
             for m in list_models()
             if m.path.exists()
         ],

@@ -63,12 +63,11 @@ class CrossScaleAttention(nn.Module):
         self.descend = nn.ModuleList(conv(channels, channels) for _ in range(scales - 1))
         self.merge = nn.ModuleList(conv(channels, channels, 1) for _ in range(scales))
         self.row_pooling = nn.Parameter(torch.randn(total, total) / total)
-        self.gate = nn.Sequential(
-            nn.Linear(total, total // reduction), nn.ReLU(), nn.Linear(total // reduction, total)
-        )
+        last = nn.Linear(total // reduction, total)
         # Starts as weight one everywhere: attention is learned away from the plain pyramid.
-        nn.init.zeros_(self.gate[2].weight)
-        nn.init.zeros_(self.gate[2].bias)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.gate = nn.Sequential(nn.Linear(total, total // reduction), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same; H and W are multiples of 2 ** (S - 1)."""
@@ -76,13 +75,10 @@ class CrossScaleAttention(nn.Module):
         for down in self.descend:
             pyramid.append(F.relu(down(F.avg_pool2d(pyramid[-1], 2))))
         weights = self.attention(pyramid)
-        merged = None
-        for level, features, weight in reversed(list(zip(self.merge, pyramid, weights))):
-            scaled = level(features * weight)
-            if merged is None:
-                merged = scaled
-            else:
-                merged = scaled + F.interpolate(merged, scale_factor=2, mode="bilinear", align_corners=False)
+        scaled = [level(features * weight) for level, features, weight in zip(self.merge, pyramid, weights)]
+        merged = scaled[-1]
+        for finer in reversed(scaled[:-1]):
+            merged = finer + F.interpolate(merged, scale_factor=2, mode="bilinear", align_corners=False)
         return x + merged
 
     def attention(self, pyramid: list[Tensor]) -> list[Tensor]:

@@ -70,11 +70,9 @@ class Stage(nn.Module):
         if index == 0:
             # The same as folding u x u pixels into channels and a 3x3 convolution, in one step.
             u = config.unshuffle
-            self.enter = nn.Conv2d(config.input_channels, channels, 3 * u, stride=u, padding=u)
+            self.enter: nn.Module = nn.Conv2d(config.input_channels, channels, 3 * u, stride=u, padding=u)
         else:
-            self.enter = nn.Sequential(
-                conv(_entry(config.channels, index - 1), 4 * channels, 1), nn.PixelShuffle(2)
-            )
+            self.enter = nn.Sequential(conv(_entry(config.channels, index - 1), 4 * channels, 1), nn.PixelShuffle(2))
         blocks = _entry(config.blocks, index)
         self.blocks = nn.Sequential(
             *(BilayerResidualBlock(channels, config.expansion, config.inner_kernel) for _ in range(blocks))
@@ -82,9 +80,10 @@ class Stage(nn.Module):
         self.gain = config.residual_gain
         self.attention = CrossScaleAttention(channels, config.attention_scales)
         fold = 2 * config.unshuffle
-        self.head = nn.Sequential(conv(channels, fold**2), nn.PixelShuffle(fold))
-        nn.init.normal_(self.head[0].weight, std=1e-2)
-        nn.init.zeros_(self.head[0].bias)
+        last = conv(channels, fold**2)
+        nn.init.normal_(last.weight, std=1e-2)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.head = nn.Sequential(last, nn.PixelShuffle(fold))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features or input in; features and this stage's residual map out."""

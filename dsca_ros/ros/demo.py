@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
-from diagnostic_msgs.msg import DiagnosticArray
 from dsca_ros.depth import units
+from dsca_ros.depth.synthetic import DEFAULT_FRAMES, DEFAULT_SEED
 from dsca_ros.ros import messages
 from dsca_ros.ros.qos import OUTPUT_QOS
 
@@ -50,8 +51,8 @@ class DemoSettings:
     height: int = 240
     rate: float = 30.0
     sensor: str = "stereo"
-    seed: int = 1_000_000
-    frames: int = 120
+    seed: int = DEFAULT_SEED
+    frames: int = DEFAULT_FRAMES
     engine: str = "auto"
     threads: int = 0
 

@@ -17,7 +17,11 @@ from std_msgs.msg import Header
 from dsca_ros.depth.camera import Intrinsics, scale_principal_point
 
 #: Depth encodings taken, and the dtype of a pixel.
-DEPTH_ENCODINGS = {"16UC1": np.dtype(np.uint16), "mono16": np.dtype(np.uint16), "32FC1": np.dtype(np.float32)}
+DEPTH_ENCODINGS: dict[str, np.dtype] = {
+    "16UC1": np.dtype(np.uint16),
+    "mono16": np.dtype(np.uint16),
+    "32FC1": np.dtype(np.float32),
+}
 #: Larger images are taken for corrupt messages.
 MAX_SIDE = 16384
 
@@ -91,7 +95,7 @@ def encode_depth(depth: np.ndarray, header: Header, encoding: str) -> Image:
 def to_bytes(values: np.ndarray) -> array:
     """The array's bytes as rclpy takes them fastest: anything but array('B') is checked byte by byte."""
     data = array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(values)).cast("B"))
+    data.frombytes(np.ascontiguousarray(values).data.cast("B"))
     return data
 
 

@@ -11,10 +11,13 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import ROSInterruptException
 from rclpy.executors import ExternalShutdownException
@@ -26,7 +29,6 @@ from rclpy.subscription import Subscription
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from diagnostic_msgs.msg import DiagnosticArray
 from dsca_ros.depth import units
 from dsca_ros.engine.base import EngineError
 from dsca_ros.ros import messages, parameters
@@ -51,13 +53,16 @@ class Frame:
 class DscaNode(Node):
     """Publishes super-resolved depth of the camera it subscribes to.
 
+    Args:
+        options: passed on to `rclpy.node.Node`, such as ``context`` and ``parameter_overrides``.
+
     Raises:
         ValueError: if a parameter's initial value is refused.
         EngineError: if the model or the engine cannot be had.
     """
 
-    def __init__(self) -> None:
-        super().__init__("dsca_node")
+    def __init__(self, **options: Any) -> None:
+        super().__init__("dsca_node", **options)
         self.settings = parameters.declare(self)
         self.health = Health(precision=self.settings.precision)
         self._warned: dict[str, float] = {}
@@ -92,6 +97,13 @@ class DscaNode(Node):
         overrides = QoSOverridingOptions.with_default_policies()
         return self.create_publisher(kind, topic, OUTPUT_QOS, event_callbacks=events, qos_overriding_options=overrides)
 
+    def _subscription(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
+        events = subscription_events(topic, lambda text: self._warn(f"qos {topic}", text))
+        overrides = QoSOverridingOptions.with_default_policies()
+        return self.create_subscription(
+            kind, topic, callback, INPUT_QOS, event_callbacks=events, qos_overriding_options=overrides
+        )
+
     def _listened_to(self) -> bool:
         outputs = [self._image, self._camera_info]
         if self.settings.publish_points:
@@ -102,18 +114,10 @@ class DscaNode(Node):
         """Subscribes to the camera while someone listens, and lets go of it after."""
         wanted = not self.settings.lazy or self._listened_to()
         if wanted and not self._subscriptions_to_camera:
-            inputs = (("depth/image_raw", Image, self._on_image), ("depth/camera_info", CameraInfo, self._on_camera_info))
-            for topic, kind, callback in inputs:
-                self._subscriptions_to_camera.append(
-                    self.create_subscription(
-                        kind,
-                        topic,
-                        callback,
-                        INPUT_QOS,
-                        event_callbacks=subscription_events(topic, lambda t, k=topic: self._warn(f"qos {k}", t)),
-                        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                    )
-                )
+            self._subscriptions_to_camera = [
+                self._subscription(Image, "depth/image_raw", self._on_image),
+                self._subscription(CameraInfo, "depth/camera_info", self._on_camera_info),
+            ]
         elif not wanted and self._subscriptions_to_camera:
             for subscription in self._subscriptions_to_camera:
                 self.destroy_subscription(subscription)
@@ -165,7 +169,7 @@ class DscaNode(Node):
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._slot is not None or self._stopping)
-                if self._stopping:
+                if self._stopping or self._slot is None:
                     return
                 frame, self._slot = self._slot, None
             try:

@@ -42,7 +42,7 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     "threads": (0, _integer("Threads of one inference on a CPU; 0 takes the number of cores", 0, 64)),
     "min_depth": (DEFAULT_RANGE[0], _number("Nearest depth taken as valid, metres", 0.01, FARTHEST)),
     "max_depth": (DEFAULT_RANGE[1], _number("Farthest depth taken as valid, metres", 0.01, FARTHEST)),
-    "output_encoding": ("passthrough", _text("Encoding of the result; passthrough keeps the input's", False, ENCODINGS)),
+    "output_encoding": ("passthrough", _text("Encoding of the result, or passthrough", choices=ENCODINGS)),
     "publish_points": (True, _text("Publish a point cloud while someone listens to it")),
     "lazy": (True, _text("Subscribe to the camera and compute only while someone listens")),
 }

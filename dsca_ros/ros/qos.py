@@ -34,9 +34,7 @@ def subscription_events(topic: str, warn: Callable[[str], Any]) -> SubscriptionE
     return SubscriptionEventCallbacks(incompatible_qos=lambda event: warn(_text(topic, "publisher", event)))
 
 
-def publisher_events(
-    topic: str, warn: Callable[[str], Any], matched: Callable[[], None]
-) -> PublisherEventCallbacks:
+def publisher_events(topic: str, warn: Callable[[str], Any], matched: Callable[[], None]) -> PublisherEventCallbacks:
     """Event callbacks that warn of subscribers whose QoS does not match, and tell of ones that come and go.
 
     Distributions before Iron have no matched event; callers poll as well.

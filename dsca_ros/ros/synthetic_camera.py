@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
@@ -13,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from dsca_ros.depth import units
 from dsca_ros.depth.camera import Intrinsics
-from dsca_ros.depth.synthetic import SyntheticStream
+from dsca_ros.depth.synthetic import DEFAULT_FOV, DEFAULT_FRAMES, DEFAULT_SEED, SyntheticStream
 from dsca_ros.ros import messages
 
 #: Frames are rendered ahead up to this many; a longer lap is cut to it.
@@ -30,18 +31,18 @@ class SyntheticCamera(Node):
     def __init__(self) -> None:
         super().__init__("synthetic_camera")
 
-        def parameter(name: str, default: object, description: str) -> object:
+        def parameter(name: str, default: Any, description: str) -> Any:
             descriptor = ParameterDescriptor(description=description, read_only=True)
             return self.declare_parameter(name, default, descriptor).value
 
         width = parameter("width", 320, "Image width, pixels")
         height = parameter("height", 240, "Image height, pixels")
-        fov = parameter("horizontal_fov", 70.0, "Horizontal field of view, degrees")
+        fov = parameter("horizontal_fov", DEFAULT_FOV, "Horizontal field of view, degrees")
         rate = parameter("rate", 30.0, "Frames per second")
         sensor = parameter("sensor", "stereo", "Sensor model: stereo, kinect_v1, tof or ideal")
         encoding = parameter("encoding", "16UC1", "16UC1 (millimetres) or 32FC1 (metres)")
-        seed = parameter("seed", 1_000_000, "Seed of the room and of the noise")
-        frames = parameter("frames", 120, "Frames of one lap of the camera's path")
+        seed = parameter("seed", DEFAULT_SEED, "Seed of the room and of the noise")
+        frames = parameter("frames", DEFAULT_FRAMES, "Frames of one lap of the camera's path")
         self.frame_id = parameter("frame_id", "synthetic_camera_depth_optical_frame", "Frame of the messages")
         if width < 8 or height < 8 or not 0 < rate <= 1000 or not 1 <= frames <= MAX_FRAMES:
             raise ValueError(

@@ -30,8 +30,8 @@ class Recipe:
     warm_up: int = 200
     clip: float = 1.0
     ema: float = 0.999
-    surface_weight: float = 0.25
-    squared_weight: float = 0.5
+    surface_weight: float = 0.5
+    squared_weight: float = 0.2
     seed: int = 1
     views: int = 1500
     validate_every: int = 1000
@@ -67,7 +67,9 @@ class Recipe:
         if unknown or missing:
             what = f"unknown key {min(unknown)!r}" if unknown else f"missing key {min(missing)!r}"
             raise RecipeError(f"{source}: {what}; the keys are {', '.join(sorted(known))}")
-        network = {k: tuple(v) if isinstance(v, list) else v for k, v in dict(data.pop("network")).items()}
+        network: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in dict(data.pop("network")).items()
+        }
         network.pop("scale", None), network.pop("input_channels", None)
         try:
             config = DSCAConfig(scale=data["scale"], input_channels=INPUT_CHANNELS, **network)

@@ -83,7 +83,7 @@ def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_a
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(recipe.seed)
-    network = DSCA(recipe.network).to(device, memory_format=torch.channels_last)
+    network = DSCA(recipe.network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     graph = CameraGraph(network)
     average = DSCA(recipe.network).to(device)
     average.load_state_dict(network.state_dict())
@@ -180,7 +180,8 @@ def draw_curve(log: Path, picture: Path, title: str) -> None:
     left.set(xlabel="step", ylabel="training loss", yscale="log", title=title)
     for name, colour in (("mae", "tab:blue"), ("rmse", "tab:orange")):
         right.plot(column["step"], column[f"val_{name}_mm"], color=colour, label=f"network, {name.upper()}")
-        right.plot(column["step"], column[f"val_bilinear_{name}_mm"], "--", color=colour, label=f"bilinear, {name.upper()}")
+        bilinear = column[f"val_bilinear_{name}_mm"]
+        right.plot(column["step"], bilinear, "--", color=colour, label=f"bilinear, {name.upper()}")
     right.set(xlabel="step", ylabel="error, mm", title="held-out scenes", ylim=(0, None))
     right.legend(fontsize=8)
     figure.savefig(picture, dpi=110)
