@@ -36,10 +36,14 @@ def fail(text: str) -> None:
 
 
 def write_json(figures: Any, target: str | None) -> None:
-    """Writes figures where --json says; a broken-off write leaves no half file."""
+    """Writes figures where --json says."""
+    write_text(json.dumps(figures, indent=2) + "\n", target)
+
+
+def write_text(text: str, target: str | None) -> None:
+    """Writes to a file, or to standard output for ``-``; a broken-off write leaves no half file."""
     if target is None:
         return
-    text = json.dumps(figures, indent=2) + "\n"
     if target == "-":
         sys.stdout.write(text)
         return
@@ -168,6 +172,47 @@ def upscale(
     except (DepthFileError, EngineError) as error:
         fail(str(error))
     console.print(f"{len(jobs)} image{'s' * (len(jobs) > 1)} ×{scale} to {target}", highlight=False)
+
+
+@app.command()
+def evaluate(
+    model: str = MODEL,
+    scale: int = SCALE,
+    sensor: list[str] = typer.Option(["stereo", "kinect_v1", "tof"], help="Sensor models; may be given several times."),
+    scenes: int = typer.Option(24, min=1, help="Held-out synthetic rooms."),
+    size: str = typer.Option("320x240", metavar="WxH", help="Size of the low-resolution image."),
+    engine: str = ENGINE,
+    precision: str = typer.Option("fp32", help="fp32 or fp16."),
+    json_file: str = JSON,
+    markdown: str = typer.Option(None, metavar="FILE", help="Write the table as Markdown; - is standard output."),
+) -> None:
+    """A model against nearest, bilinear and bicubic on rooms no model was trained on.
+
+    Example: dsca evaluate --model dsca-nano --scale 4 --json -
+    """
+    from rich.progress import track
+
+    from dsca_ros.engine.base import EngineError
+    from dsca_ros.evaluation.compare import compare
+    from dsca_ros.evaluation.held_out import held_out_samples
+    from dsca_ros.evaluation.report import error_table, markdown_table
+    from dsca_ros.upsampler import Upsampler
+
+    width, height = parse_size(size)
+    results = []
+    try:
+        with Upsampler(model, scale, engine, precision) as upsampler:
+            for name in sensor:
+                samples = held_out_samples(upsampler, scale, name, scenes, width, height)
+                counted = track(samples, f"{name} ×{scale}", total=scenes, console=console, transient=True)
+                errors = compare(counted)
+                results.append({"sensor": name, "model": model, "scale": scale, "scenes": scenes, "error": errors})
+                if "-" not in (json_file, markdown):
+                    Console().print(error_table(errors, f"{model} ×{scale}, {name} {width}×{height}, {scenes} rooms"))
+    except (EngineError, ValueError) as error:
+        fail(str(error))
+    write_json({"results": results}, json_file)
+    write_text(markdown_table(results), markdown)
 
 
 @app.command()

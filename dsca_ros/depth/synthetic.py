@@ -10,8 +10,10 @@ from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.scenes import Scene
 from dsca_ros.depth.sensors import SENSORS
 
-#: The demo's room: chairs, poles, plants and a lamp; a held-out scene that no model has seen.
-DEFAULT_SEED = 1_000_030
+#: Scenes from here on are held out: for validation, evaluation and the demo, never for training.
+HELD_OUT_SEED = 1_000_000
+#: The demo's room: chairs, poles, plants and a lamp.
+DEFAULT_SEED = HELD_OUT_SEED + 30
 #: Field of view of the synthetic camera, degrees: between a RealSense's and a Kinect's.
 DEFAULT_FOV = 70.0
 #: Frames of one lap of the path.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from dsca_ros import share
 from dsca_ros.engine.base import EngineError
 
 MANIFEST = "manifest.yaml"
@@ -53,21 +54,18 @@ class ModelFile:
 
 
 def models_folder() -> Path:
-    """Where the models are: $DSCA_MODELS, the checkout, or the share folder of an installation.
+    """Where the models are: $DSCA_MODELS, or where the package keeps them.
 
     Raises:
-        EngineError: if none of them holds a manifest.
+        EngineError: if there is no manifest.
     """
     override = os.environ.get("DSCA_MODELS")
-    candidates = [Path(override)] if override else []
-    package = Path(__file__).resolve().parents[1]
-    candidates.append(package.parent / "models")
-    # <prefix>/lib/pythonX.Y/site-packages/dsca_ros, of colcon or of a virtual environment.
-    candidates += [parent / "share" / "dsca_ros" / "models" for parent in package.parents]
-    for folder in candidates:
-        if (folder / MANIFEST).is_file():
-            return folder
-    raise EngineError(f"no models found (no {MANIFEST} in {candidates[0]}, nor elsewhere): install dsca_ros again")
+    if override and not (Path(override) / MANIFEST).is_file():
+        raise EngineError(f"DSCA_MODELS is {override}, and there is no {MANIFEST} in it")
+    manifest = Path(override) / MANIFEST if override else share.find(f"models/{MANIFEST}")
+    if manifest is None:
+        raise EngineError(f"models/{MANIFEST} is nowhere beside the package: install dsca_ros again")
+    return manifest.parent
 
 
 def list_models(folder: Path | None = None) -> list[ModelFile]:

@@ -52,7 +52,7 @@ def with_truth(pairs: Iterable[tuple[np.ndarray, np.ndarray]], stream: Synthetic
     return samples
 
 
-def compare(samples: list[Sample], name: str = "dsca") -> dict[str, dict[str, float]]:
+def compare(samples: Iterable[Sample], name: str = "dsca") -> dict[str, dict[str, float]]:
     """Figures of every method: ``{method: {rmse_mm, mae_mm, flying_pct, valid_pct}}``.
 
     RMSE and MAE are over the pixels valid in every method, flying pixels over each one's own.

@@ -29,15 +29,38 @@ def demo_table(figures: dict[str, Any]) -> Group:
         f"{figures['engine_ms']:.1f} ms",
         f"{figures['node_overhead_ms']:.1f} ms",
     )
-    error = Table(title=f"against the exact depth of {figures['samples']} frames", title_justify="left")
-    for heading in ("method", "RMSE mm", "mean error mm", "flying pixels", "valid pixels"):
-        error.add_column(heading, justify="left" if heading == "method" else "right")
-    for method, row in figures["error"].items():
-        millimetres = f"{row['rmse_mm']:.1f}", f"{row['mae_mm']:.2f}"
-        shares = f"{row['flying_pct']:.2f} %", f"{row['valid_pct']:.2f} %"
-        error.add_row(method, *millimetres, *shares, style="bold" if method == "dsca" else "")
+    error = error_table(figures["error"], f"against the exact depth of {figures['samples']} frames")
     note = Text("latency: from the camera's publish to the result received, all processes on this machine", style="dim")
     return Group(flow, note, error)
+
+
+def error_table(errors: dict[str, dict[str, float]], title: str) -> Table:
+    """Figures of `compare`, a row a method."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("method", "RMSE mm", "mean error mm", "flying pixels", "valid pixels"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for method, row in errors.items():
+        millimetres = f"{row['rmse_mm']:.1f}", f"{row['mae_mm']:.2f}"
+        shares = f"{row['flying_pct']:.2f} %", f"{row['valid_pct']:.2f} %"
+        table.add_row(method, *millimetres, *shares, style="bold" if method == "dsca" else "")
+    return table
+
+
+def markdown_table(results: list[dict[str, Any]]) -> str:
+    """Results of `dsca evaluate` as a Markdown table, the network's name in place of "dsca"."""
+    lines = [
+        "| sensor | scale | method | RMSE mm | mean error mm | flying pixels | valid pixels |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        for method, row in result["error"].items():
+            name = f"**{result['model']}**" if method == "dsca" else method
+            shares = f"{row['flying_pct']:.2f} % | {row['valid_pct']:.2f} %"
+            lines.append(
+                f"| {result['sensor']} | ×{result['scale']} | {name} "
+                f"| {row['rmse_mm']:.1f} | {row['mae_mm']:.2f} | {shares} |"
+            )
+    return "\n".join(lines) + "\n"
 
 
 def installation() -> dict[str, Any]:

@@ -21,6 +21,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
+from dsca_ros import share
 from dsca_ros.depth import units
 from dsca_ros.depth.synthetic import DEFAULT_FRAMES, DEFAULT_SEED
 from dsca_ros.ros import messages
@@ -150,6 +151,10 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
     # The demo is its own little world: nothing of it reaches a robot on the network, or comes from it.
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    # Default buffers are made for small messages; see docs/dds.md. Fast DDS 3 renamed the variable.
+    profile = share.find("config/fastdds.xml")
+    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+        os.environ.setdefault(variable, str(profile))
     camera = {
         "width": settings.width,
         "height": settings.height,

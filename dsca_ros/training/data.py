@@ -19,9 +19,6 @@ from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.scenes import Scene
 from dsca_ros.depth.sensors import IdealSensor, Sensor, StereoSensor, TimeOfFlightSensor
 
-#: Scenes from here on are held out: for validation, evaluation and the demo, never for training.
-HELD_OUT_SEED = 1_000_000
-
 
 @dataclass(frozen=True)
 class Batch:

@@ -13,9 +13,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from dsca_ros.depth.synthetic import HELD_OUT_SEED
 from dsca_ros.network.camera_graph import CameraGraph
 from dsca_ros.network.dsca import DSCA, enlarge
-from dsca_ros.training.data import HELD_OUT_SEED, Batch, ViewPool, ViewSettings, make_batch
+from dsca_ros.training.data import Batch, ViewPool, ViewSettings, make_batch
 from dsca_ros.training.loss import supervise
 from dsca_ros.training.recipe import Recipe
 

@@ -1,0 +1,155 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dsca_ros.depth.files import DepthFileError, DepthImage, list_frames, read_depth, write_depth
+
+MM = 0.001
+
+
+def save_png(path: Path, image: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), image)
+    return path
+
+
+@pytest.fixture
+def millimetres(rng):
+    image = rng.integers(1, 9000, (6, 8)).astype(np.uint16)
+    image[0, 0], image[1, 1] = 0, 65535
+    return image
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+@pytest.mark.parametrize("unit", [0.001, 0.0001])
+def test_integers_round_trip_in_their_unit(tmp_path, millimetres, suffix, unit):
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    save_png(source, millimetres) if suffix == ".png" else np.save(source, millimetres)
+    image = read_depth(source, unit)
+    assert image.metres.dtype == np.float32 and image.dtype == np.uint16
+    assert image.metres[1, 1] == 0 and image.metres[2, 2] == pytest.approx(millimetres[2, 2] * unit)
+    write_depth(target, image.metres, image, unit)
+    millimetres[1, 1] = 0  # "no reading" is written as plain invalid
+    raw = cv2.imread(str(target), cv2.IMREAD_UNCHANGED) if suffix == ".png" else np.load(target)
+    assert raw.dtype == np.uint16
+    np.testing.assert_array_equal(raw, millimetres)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8])
+def test_npy_keeps_its_dtype(tmp_path, dtype):
+    source, target = tmp_path / "in.npy", tmp_path / "out.npy"
+    np.save(source, np.array([[0, 1, 2], [3, 4, 100]], dtype))
+    image = read_depth(source, MM)
+    write_depth(target, image.metres, image, MM)
+    result = np.load(target)
+    assert result.dtype == dtype and result.tolist() == [[0, 1, 2], [3, 4, 100]]
+
+
+def test_floats_are_metres_and_non_finite_invalid(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([[np.nan, np.inf, -1.0, 1.25]]))
+    assert read_depth(tmp_path / "a.npy", MM).metres.tolist() == [[0, 0, 0, 1.25]]
+
+
+def test_an_8_bit_png_is_written_with_16(tmp_path):
+    image = read_depth(save_png(tmp_path / "a.png", np.full((3, 3), 200, np.uint8)), 0.01)
+    assert image.metres[0, 0] == pytest.approx(2.0)
+    write_depth(tmp_path / "b.png", np.full((6, 6), 5.0, np.float32), image, 0.01)
+    assert cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED).tolist() == [[500] * 6] * 6
+
+
+def test_a_float_npy_becomes_a_png_of_the_unit(tmp_path):
+    like = DepthImage(np.zeros((1, 1), np.float32), np.dtype(np.float32))
+    write_depth(tmp_path / "a.png", np.array([[1.5, 0.0]], np.float32), like, MM)
+    raw = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert raw.dtype == np.uint16 and raw.tolist() == [[1500, 0]]
+
+
+def test_depth_beyond_the_coding_is_invalid_and_never_wraps(tmp_path):
+    like = DepthImage(np.zeros((1, 1), np.float32), np.dtype(np.uint16))
+    write_depth(tmp_path / "a.png", np.array([[65.534, 65.535, 70.0]], np.float32), like, MM)
+    raw = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    assert raw.tolist() == [[65534, 0, 0]]
+
+
+def test_writing_makes_folders_and_leaves_nothing_aside(tmp_path):
+    like = DepthImage(np.zeros((1, 1), np.float32), np.dtype(np.float32))
+    write_depth(tmp_path / "new" / "deep" / "a.npy", np.ones((2, 2), np.float32), like, MM)
+    assert [p.name for p in (tmp_path / "new" / "deep").iterdir()] == ["a.npy"]
+
+
+def test_a_folder_lists_its_frames_in_order(tmp_path):
+    for name in ("b.png", "a.npy", "c.PNG", "notes.txt"):
+        (tmp_path / name).touch()
+    out = tmp_path / "out"
+    jobs = list_frames(tmp_path, out)
+    assert jobs == [(tmp_path / n, out / n) for n in ("a.npy", "b.png", "c.PNG")]
+
+
+def test_a_file_into_a_folder_keeps_its_name(tmp_path):
+    source, folder = tmp_path / "a.png", tmp_path / "out"
+    source.touch(), folder.mkdir()
+    assert list_frames(source, folder) == [(source, folder / "a.png")]
+    assert list_frames(source, tmp_path / "b.npy") == [(source, tmp_path / "b.npy")]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "cause"),
+    [
+        ("nothing.png", "b.png", "no such file"),
+        ("folder", "b.png", "is a folder"),
+        ("empty", "out", r"no \.png or \.npy"),
+        ("a.png", "b.jpg", r"write to \.png or \.npy"),
+        ("a.png", "a.png", "overwritten"),
+        ("a.png", ".", "overwritten"),
+        ("folder", "folder", "overwritten"),
+    ],
+)
+def test_jobs_that_cannot_be_done_say_why(tmp_path, source, target, cause):
+    (tmp_path / "folder").mkdir(), (tmp_path / "empty").mkdir()
+    (tmp_path / "a.png").touch(), (tmp_path / "folder" / "x.png").touch()
+    with pytest.raises(DepthFileError, match=cause):
+        list_frames(tmp_path / source, tmp_path / target)
+
+
+@pytest.mark.parametrize("name", ["text.png", "empty.png", "text.npy", "empty.npy", "cut.npy", "archive.npy"])
+def test_damaged_files_are_named_in_one_line(tmp_path, name):
+    path = tmp_path / name
+    if name == "cut.npy":
+        np.save(path, np.ones((20, 20)))
+        path.write_bytes(path.read_bytes()[:300])
+    elif name == "archive.npy":
+        with path.open("wb") as file:
+            np.savez(file, depth=np.ones((2, 2)))
+    else:
+        path.write_bytes(b"" if "empty" in name else b"this is no image")
+    with pytest.raises(DepthFileError, match=name) as raised:
+        read_depth(path, MM)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (4,), (0, 4), (1, 4, 4)])
+def test_only_one_channel_is_depth(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.ones(shape, np.float32))
+    with pytest.raises(DepthFileError, match="one channel"):
+        read_depth(tmp_path / "a.npy", MM)
+
+
+def test_a_colour_picture_is_refused(tmp_path):
+    path = save_png(tmp_path / "a.png", np.ones((4, 4, 3), np.uint8))
+    with pytest.raises(DepthFileError, match="colour"):
+        read_depth(path, MM)
+
+
+@pytest.mark.parametrize("dtype", [bool, complex])
+def test_other_numbers_are_no_depth(tmp_path, dtype):
+    np.save(tmp_path / "a.npy", np.ones((4, 4), dtype))
+    with pytest.raises(DepthFileError, match="is no depth"):
+        read_depth(tmp_path / "a.npy", MM)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    like = DepthImage(np.zeros((1, 1), np.float32), np.dtype(np.uint16))
+    with pytest.raises(DepthFileError, match="cannot be written"):
+        write_depth(tmp_path / "file" / "a.png", np.ones((2, 2), np.float32), like, MM)
