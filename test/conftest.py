@@ -51,7 +51,7 @@ def depth_image() -> Callable[..., np.ndarray]:
 def tiny_network() -> Callable[..., object]:
     """Makes a small DSCA for cameras with random weights; `strength` sizes what it adds."""
 
-    def make(scale: int = 2, strength: float = 0.3, seed: int = 0, **settings: object) -> object:
+    def make(scale: int = 2, strength: float = 0.05, seed: int = 0, **settings: object) -> object:
         torch = pytest.importorskip("torch")
         from dsca_ros.network.camera_graph import INPUT_CHANNELS
         from dsca_ros.network.dsca import DSCA, DSCAConfig

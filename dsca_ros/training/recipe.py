@@ -31,6 +31,7 @@ class Recipe:
     clip: float = 1.0
     ema: float = 0.999
     surface_weight: float = 0.5
+    surface_weight_end: float = 1.25
     squared_weight: float = 0.2
     seed: int = 1
     views: int = 1500

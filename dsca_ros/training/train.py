@@ -43,6 +43,12 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
+def surface_weight(recipe: Recipe, step: int) -> float:
+    """Constant for the first half, then rising: first find the edges, then make them sharp."""
+    rise = max(0.0, 2.0 * step / recipe.steps - 1.0)
+    return recipe.surface_weight + rise * (recipe.surface_weight_end - recipe.surface_weight)
+
+
 def to_torch(batch: Batch, device: torch.device) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Arrays to tensors on the device."""
     return torch.from_numpy(batch.depth).to(device), [torch.from_numpy(t).to(device) for t in batch.targets]
@@ -135,7 +141,7 @@ def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_a
                 group["lr"] = learning_rate(recipe, step)
             filled, valid, features = graph.prepare(depth, depth_range)
             stages = graph.stages(filled, features)
-            loss = supervise(stages, targets, valid, recipe.surface_weight, recipe.squared_weight)
+            loss = supervise(stages, targets, valid, surface_weight(recipe, step), recipe.squared_weight)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)

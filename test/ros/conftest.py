@@ -38,12 +38,6 @@ def upsampler() -> Iterator[Upsampler]:
 
 
 @pytest.fixture
-def camera_image(graph: Graph) -> object:
-    """Shorthand of the test camera's image maker."""
-    return graph.camera.image
-
-
-@pytest.fixture
 def processes(tmp_path: Path) -> Iterator[list[Process]]:
     """Processes put in this list are gone after the test."""
     started: list[Process] = []

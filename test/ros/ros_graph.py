@@ -182,7 +182,10 @@ class Process:
 
     def wait(self, timeout: float = 2 * TIMEOUT) -> int:
         """Its exit status once it has ended."""
-        return self.popen.wait(timeout=timeout)
+        try:
+            return self.popen.wait(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still runs after {timeout:g} s:\n{self.output()}") from None
 
     def kill(self) -> None:
         """Ends it for good."""
@@ -204,7 +207,7 @@ class Graph:
         self.executor.add_node(self.tester)
         self.camera = Camera(self.tester)
         self.listener = Listener(self.tester)
-        self.node: DscaNode | None = None
+        self.node: DscaNode | None = None  # set by start_node
         self.processes: list[Process] = []
 
     # --- what is in the graph -------------------------------------------------------------------

@@ -1,0 +1,127 @@
+"""What every engine owes its callers, held on ONNX Runtime with a small random network."""
+
+import numpy as np
+import pytest
+
+from dsca_ros.engine.base import EngineError
+from dsca_ros.engine.onnxruntime import OnnxRuntimeEngine
+from dsca_ros.engine.zoo import ModelFile, find_model
+
+RANGE = (0.1, 10.0)
+
+
+@pytest.fixture
+def engine(use_tiny_models):
+    return OnnxRuntimeEngine(find_model("tiny", 2), threads=1)
+
+
+def millimetres(metres):
+    return np.rint(metres * 1e3).astype(np.uint16)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_the_dtype_and_unit_that_come_in_go_out(engine, dtype):
+    constant = np.full((12, 15), 1500 if dtype == np.uint16 else 1.5, dtype)
+    result = engine.infer(constant, RANGE)
+    assert result.dtype == dtype and result.shape == (24, 30)
+    np.testing.assert_allclose(result, constant[0, 0], rtol=1e-6)
+
+
+def test_millimetres_are_the_rounded_metres(engine, depth_image):
+    exact = millimetres(depth_image(17, 23))
+    from_metres = engine.infer(exact * np.float32(0.001), RANGE)
+    np.testing.assert_array_equal(engine.infer(exact, RANGE), np.floor(from_metres * 1e3 + 0.5))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_padded_rows_and_other_strides(engine, depth_image, dtype):
+    depth = depth_image(17, 23)
+    plain = millimetres(depth) if dtype == np.uint16 else depth
+    expected = engine.infer(plain, RANGE)
+    padded = np.full((17, 31), 777, dtype)
+    padded[:, :23] = plain
+    np.testing.assert_array_equal(engine.infer(padded[:, :23], RANGE), expected)
+    np.testing.assert_array_equal(engine.infer(np.asfortranarray(plain), RANGE), expected)
+    upside_down = plain[::-1].copy()[::-1]
+    np.testing.assert_array_equal(engine.infer(upside_down, RANGE), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_the_input_is_only_read(engine, depth_image, dtype):
+    depth = depth_image(12, 15)
+    depth = millimetres(depth) if dtype == np.uint16 else np.where(depth > 0, depth, np.float32(np.nan))
+    before = depth.copy()
+    depth.flags.writeable = False
+    engine.infer(depth, RANGE)
+    np.testing.assert_array_equal(depth, before)
+
+
+def test_a_result_does_not_change_under_the_next_one(engine, depth_image):
+    first = engine.infer(depth_image(12, 15, 1), RANGE)
+    kept = first.copy()
+    engine.infer(depth_image(12, 15, 2), RANGE)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_sizes_may_change_in_mid_stream(engine, depth_image):
+    sizes = [(12, 15), (9, 8), (24, 32), (12, 15), (7, 30), (9, 8)]
+    for height, width in sizes:
+        depth = depth_image(height, width)
+        fresh = OnnxRuntimeEngine(find_model("tiny", 2), threads=1)
+        np.testing.assert_array_equal(engine.infer(depth, RANGE), fresh.infer(depth, RANGE))
+
+
+def test_the_range_decides_what_is_valid(engine):
+    depth = np.full((10, 20), 1000, np.uint16)
+    depth[:, 10:] = 4000
+    for limits, expected in [((0.1, 10.0), {0: True, 39: True}), ((0.1, 2.0), {0: True, 39: False}), ((2.0, 10.0), {0: False, 39: True})]:
+        valid = engine.infer(depth, limits)[5] > 0
+        assert {column: bool(valid[column]) for column in expected} == expected
+
+
+def test_the_largest_uint16_is_no_reading_in_any_range(engine):
+    depth = np.full((10, 20), 2000, np.uint16)
+    depth[3:6, 5:9] = 65535
+    expected = depth.copy()
+    expected[3:6, 5:9] = 0
+    np.testing.assert_array_equal(engine.infer(depth, (0.1, 100.0)), engine.infer(expected, (0.1, 100.0)))
+
+
+def test_an_all_invalid_image_gives_one(engine):
+    for value in (0, 65535, 20000):
+        assert not engine.infer(np.full((9, 8), value, np.uint16), RANGE).any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.float64, ">u2", ">f4"])
+def test_other_dtypes_are_refused(engine, dtype):
+    with pytest.raises(TypeError, match="uint16 millimetres or float32 metres"):
+        engine.infer(np.ones((8, 8), dtype), RANGE)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8, 1), (1, 1, 8, 8), (0, 8), (8, 0)])
+def test_other_shapes_are_refused(engine, shape):
+    with pytest.raises(ValueError, match="shape"):
+        engine.infer(np.ones(shape, np.float32), RANGE)
+
+
+def test_the_description_names_runtime_and_threads(use_tiny_models, engine):
+    assert "ONNX Runtime" in engine.description and "1 thread" in engine.description
+    assert "3 threads" in OnnxRuntimeEngine(find_model("tiny", 4), threads=3).description
+    assert "all cores" in OnnxRuntimeEngine(find_model("tiny", 4)).description
+
+
+def test_threads_do_not_change_the_result(engine, depth_image):
+    two = OnnxRuntimeEngine(find_model("tiny", 2), threads=2)
+    depth = depth_image(17, 23)
+    np.testing.assert_allclose(two.infer(depth, RANGE), engine.infer(depth, RANGE), atol=1e-5)
+
+
+def test_a_file_that_is_no_graph_is_named_in_one_line(tmp_path):
+    import hashlib
+
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"no graph")
+    model = ModelFile("a", 2, "fp32", path, hashlib.sha256(b"no graph").hexdigest())
+    with pytest.raises(EngineError, match=r"cannot load .*a\.onnx") as raised:
+        OnnxRuntimeEngine(model)
+    assert "\n" not in str(raised.value)

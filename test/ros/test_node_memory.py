@@ -1,0 +1,52 @@
+"""Two thousand frames leave the node as large as five hundred did."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from ros_graph import OUTPUTS, Graph, key, scene
+
+FRAMES, SETTLED = 2000, 500
+ALLOWED = 4 * 2**20  # one leaked 128x96 result a frame would be 37 MB
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_is_flat_over_two_thousand_frames(graph: Graph) -> None:
+    process = graph.start("dsca_ros.ros.node")
+    graph.listener.subscribe(*OUTPUTS)
+    camera, listener = graph.camera, graph.listener
+    depths = [scene(index=i) for i in range(8)]
+
+    def exchange(index: int) -> None:
+        """A frame there and back; sent again if it is lost, as it may be over best effort."""
+        image = camera.image(depths[index % len(depths)])
+        info = camera.info(image)
+        sent = 0.0
+
+        def answered() -> bool:
+            nonlocal sent
+            if time.monotonic() - sent > 1.0:
+                assert process.popen.poll() is None, process.output()
+                sent = time.monotonic()
+                camera.publish(image, info)
+            return key(image) in listener.images
+
+        graph.spin_until(answered, f"the result of frame {index}")
+
+    start = 0
+    for index in range(FRAMES):
+        exchange(index)
+        if index == SETTLED:
+            start = resident(process.popen.pid)
+            assert len(listener.infos) > SETTLED / 2 and len(listener.clouds) > SETTLED / 2
+        if index % 100 == 0:  # this test's own memory is not the point
+            for seen in (listener.images, listener.infos, listener.clouds):
+                seen.clear() if index != SETTLED else None
+    grown = resident(process.popen.pid) - start
+    assert grown < ALLOWED, f"{grown / 2**20:.1f} MB more after {FRAMES - SETTLED} frames"

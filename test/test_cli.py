@@ -1,0 +1,299 @@
+"""The command line, each command once from end to end, and what it says when it cannot."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from dsca_ros.cli import app
+
+COMMANDS = ["demo", "upscale", "evaluate", "info", "train", "export"]
+RECIPE = {
+    "model": "small-test", "scale": 2, "steps": 2, "batch": 1, "crop": 24, "views": 2, "warm_up": 1,
+    "network": {"channels": [6], "blocks": [1], "unshuffle": 2, "residual_gain": 0.05},
+}  # fmt: skip
+
+
+@pytest.fixture
+def dsca(use_tiny_models, monkeypatch, tmp_path, capsys):
+    """Runs a command in an empty folder: (exit status, stdout, stderr). An exception is no exit."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            app([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def tiny(dsca):
+    """`dsca upscale` with the model of the tests."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        return dsca("upscale", "--model", "tiny", "--threads", 1, *arguments)
+
+    return run
+
+
+def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "dsca_ros.cli", *arguments],
+        capture_output=True, text=True, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def millimetres(path: Path) -> np.ndarray:
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def failed(result: tuple[int, str, str]) -> str:
+    """The last line on stderr of a command that failed; only a progress bar may be before it."""
+    status, out, err = result
+    assert (status, out) == (1, "")
+    *before, line = err.splitlines()
+    assert line.startswith("dsca: ") and len(before) <= 1
+    return line
+
+
+# --- help and usage -----------------------------------------------------------------------------
+
+
+def test_every_command_is_known_here(dsca):
+    assert {command.callback.__name__ for command in app.registered_commands} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(dsca, command):
+    status, out, _ = dsca(command, "--help")
+    assert status == 0 and f"Example: dsca {command}" in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["upscale"],
+        ["upscale", "a.png"],
+        ["upscale", "a.png", "b.png", "--scale", "two"],
+        ["upscale", "a.png", "b.png", "--threads", "-1"],
+        ["upscale", "a.png", "b.png", "--unit", "0"],
+        ["upscale", "a.png", "b.png", "--unit", "nan"],
+        ["upscale", "a.png", "b.png", "--min-depth", "0"],
+        ["upscale", "a.png", "b.png", "--min-depth", "3", "--max-depth", "2"],
+        ["evaluate", "--size", "320"],
+        ["evaluate", "--scenes", "0"],
+        ["demo", "--size", "4x4"],
+        ["demo", "--rate", "0"],
+        ["train"],
+        ["export", "--nonsense", "a.pt"],
+        ["nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_exit_with_2(dsca, arguments):
+    status, out, err = dsca(*arguments)
+    assert status == 2 and out == "" and "Error" in err
+
+
+# --- upscale ------------------------------------------------------------------------------------
+
+
+def test_upscale_a_png(tiny, depth_image, tmp_path):
+    depth = np.rint(depth_image(18, 24) * 1000).astype(np.uint16)
+    cv2.imwrite("in.png", depth)
+    status, _, err = tiny("in.png", "out.png")
+    assert status == 0 and "1 image ×2" in err
+    result = millimetres(tmp_path / "out.png")
+    assert result.shape == (36, 48) and result.dtype == np.uint16
+    # The same as the library's, to the millimetre.
+    from dsca_ros.upsampler import Upsampler
+
+    np.testing.assert_array_equal(result, Upsampler("tiny", 2, threads=1)(depth))
+
+
+def test_upscale_keeps_the_unit(tiny, depth_image, tmp_path):
+    depth = depth_image(18, 24)
+    cv2.imwrite("mm.png", np.rint(depth * 1000).astype(np.uint16))
+    cv2.imwrite("fine.png", np.rint(depth * 1000).astype(np.uint16) * 10)
+    tiny("mm.png", "mm-out.png")
+    status, _, _ = tiny("fine.png", "fine-out.png", "--unit", "0.0001")
+    assert status == 0
+    fine = millimetres(tmp_path / "fine-out.png").astype(float)
+    np.testing.assert_allclose(fine / 10, millimetres(tmp_path / "mm-out.png"), atol=0.6)
+
+
+def test_upscale_a_float_npy(tiny, depth_image, tmp_path):
+    np.save("in.npy", depth_image(9, 8))
+    assert tiny("in.npy", "out.npy", "--scale", 4)[0] == 0
+    result = np.load(tmp_path / "out.npy")
+    assert result.shape == (36, 32) and result.dtype == np.float32 and (result > 0).mean() > 0.5
+
+
+def test_upscale_a_folder_of_frames_of_any_size(tiny, tmp_path):
+    (tmp_path / "in").mkdir()
+    for k, size in enumerate([(12, 16), (12, 16), (9, 10)]):
+        cv2.imwrite(f"in/{k}.png", np.full(size, 1000 + k, np.uint16))
+    status, _, err = tiny("in", "out")
+    assert status == 0 and "3 images ×2" in err
+    for k, size in enumerate([(24, 32), (24, 32), (18, 20)]):
+        np.testing.assert_array_equal(millimetres(tmp_path / "out" / f"{k}.png"), np.full(size, 1000 + k))
+
+
+def test_upscale_takes_the_range(tiny, tmp_path):
+    np.save("in.npy", np.full((8, 8), 3.0, np.float32))
+    assert tiny("in.npy", "out.npy", "--max-depth", 2)[0] == 0
+    assert not np.load(tmp_path / "out.npy").any()
+
+
+def test_an_all_invalid_image_gives_one(tiny, tmp_path):
+    cv2.imwrite("in.png", np.full((8, 8), 65535, np.uint16))
+    assert tiny("in.png", "out.png")[0] == 0
+    assert not millimetres(tmp_path / "out.png").any()
+
+
+def test_a_missing_file_is_named(tiny):
+    assert "none.png" in failed(tiny("none.png", "out.png"))
+
+
+@pytest.mark.parametrize("name", ["text.png", "empty.png", "empty.npy", "[red]text.png"])
+def test_a_damaged_file_is_named_and_nothing_written(tiny, tmp_path, name):
+    (tmp_path / name).write_text("" if "empty" in name else "this is text")
+    assert name in failed(tiny(name, "out.png"))
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_models_scales_and_engines_that_do_not_exist_name_those_that_do(dsca):
+    np.save("in.npy", np.ones((8, 8), np.float32))
+    upscale = ("upscale", "in.npy", "out.npy")
+    assert "tiny x2" in failed(dsca(*upscale))  # the default model is not in this folder
+    assert "tiny x4" in failed(dsca(*upscale, "--model", "tiny", "--scale", 8))
+    assert "onnxruntime" in failed(dsca(*upscale, "--model", "tiny", "--engine", "warp"))
+
+
+def test_a_failure_of_a_real_process_has_no_traceback(tmp_path, use_tiny_models):
+    done = in_a_process("upscale", str(tmp_path / "none.png"), str(tmp_path / "out.png"))
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == f"dsca: {tmp_path / 'none.png'}: no such file or folder\n"
+
+
+# --- info and evaluate --------------------------------------------------------------------------
+
+
+def test_info_as_json_of_a_real_process(use_tiny_models):
+    done = in_a_process("info", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)  # nothing else is on standard output
+    assert figures["auto"] == "onnxruntime"
+    assert {(m["model"], m["scale"]) for m in figures["models"]} == {("tiny", 2), ("tiny", 4)}
+
+
+def test_info_for_people_and_to_a_file(dsca, tmp_path):
+    status, out, _ = dsca("info", "--json", "new/info.json")
+    assert status == 0 and "auto takes this" in out and "tiny" in out
+    assert json.loads((tmp_path / "new" / "info.json").read_text())["auto"] == "onnxruntime"
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["info.json"]
+
+
+def test_info_without_models_says_so(dsca, monkeypatch, tmp_path):
+    monkeypatch.setenv("DSCA_MODELS", str(tmp_path))
+    assert "DSCA_MODELS" in failed(dsca("info"))
+
+
+def test_json_that_cannot_be_written(dsca, tmp_path):
+    (tmp_path / "file").touch()
+    assert "cannot write file/info.json" in failed(dsca("info", "--json", "file/info.json"))
+
+
+def test_evaluate_as_json_and_markdown(dsca, tmp_path):
+    status, out, err = dsca(
+        "evaluate", "--model", "tiny", "--scenes", 2, "--size", "32x24", "--sensor", "tof", "--sensor", "ideal",
+        "--json", "-", "--markdown", "table.md",
+    )  # fmt: skip
+    assert status == 0, err
+    results = json.loads(out)["results"]
+    assert [(r["sensor"], r["scale"], r["scenes"]) for r in results] == [("tof", 2, 2), ("ideal", 2, 2)]
+    assert list(results[0]["error"]) == ["nearest", "bilinear", "bicubic", "dsca"]
+    assert "**tiny**" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--model", "huge"], ["--model", "tiny", "--sensor", "lidar"]], ids=str)
+def test_evaluate_names_what_there_is(dsca, arguments):
+    assert "there are" in failed(dsca("evaluate", "--size", "32x24", *arguments))
+
+
+# --- train and export ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_views(monkeypatch):
+    training = pytest.importorskip("dsca_ros.training.train")
+    full = training.ViewSettings
+    monkeypatch.setattr(training, "ViewSettings", lambda count, **s: full(min(count, 2), 32, 24, **s))
+    monkeypatch.setattr(training, "VALIDATION_BATCHES", 1)
+
+
+def test_from_a_recipe_to_a_model_that_runs(dsca, small_views, tmp_path, monkeypatch):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    status, _, err = dsca("train", "recipe.yaml")
+    assert status == 0, err
+    checkpoint = Path("runs/small-test-x2/checkpoint.pt")
+    assert f"dsca export {checkpoint}" in err and checkpoint.exists()
+    status, _, err = dsca("train", "recipe.yaml", "--resume")
+    assert status == 0, err
+
+    status, _, err = dsca("export", checkpoint, "--folder", "made")
+    assert status == 0, err
+    names = {"manifest.yaml", *(f"small-test-x2{end}" for end in ("-fp32.onnx", "-fp16.onnx", ".safetensors"))}
+    assert {p.name for p in (tmp_path / "made").iterdir()} == names
+    assert all(name in err for name in names - {"manifest.yaml"})
+
+    monkeypatch.setenv("DSCA_MODELS", "made")
+    np.save("in.npy", np.full((9, 8), 2.0, np.float32))
+    status, _, err = dsca("upscale", "in.npy", "out.npy", "--model", "small-test", "--threads", 1)
+    assert status == 0, err
+    np.testing.assert_allclose(np.load("out.npy"), 2.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"scale": 3}, "2, 4 or 8"),
+        ({"stepz": 3}, "stepz"),
+        ({"steps": "2e0"}, "steps"),
+        ({"crop": 500}, "crop"),
+    ],
+    ids=str,
+)
+def test_train_names_what_is_wrong_with_a_recipe(dsca, small_views, tmp_path, change, cause):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | change))
+    assert cause in failed(dsca("train", "recipe.yaml"))
+
+
+def test_train_without_a_recipe(dsca):
+    pytest.importorskip("torch")
+    assert "no such recipe" in failed(dsca("train", "none.yaml"))
+
+
+def test_resuming_with_another_network_says_so(dsca, small_views, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    assert dsca("train", "recipe.yaml")[0] == 0
+    wider = RECIPE | {"network": RECIPE["network"] | {"channels": [8]}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(wider))
+    assert "checkpoint" in failed(dsca("train", "recipe.yaml", "--resume"))
+
+
+@pytest.mark.parametrize("name", ["none.pt", "text.pt", "text.safetensors"])
+def test_export_of_what_is_none(dsca, tmp_path, name):
+    pytest.importorskip("torch")
+    if name.startswith("text"):
+        (tmp_path / name).write_text("hello")
+    assert name in failed(dsca("export", name, "--folder", "made"))

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from dsca_ros.engine.base import EngineError
+from dsca_ros.upsampler import Upsampler
+
+
+@pytest.fixture
+def upsampler(use_tiny_models):
+    with Upsampler("tiny", 2, threads=1) as made:
+        yield made
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [(np.uint16, 1000), (np.float32, 1)])
+def test_an_image_in_a_larger_image_out(upsampler, depth_image, dtype, unit):
+    depth = np.rint(depth_image(17, 23) * 1000) / 1000
+    result = upsampler((depth * unit).round(3).astype(dtype))
+    assert result.shape == (34, 46) and result.dtype == dtype
+    valid = result > 0
+    assert 0.7 < valid.mean() < 1.0
+    assert depth[depth > 0].min() * unit <= result[valid].min() * 1.00001
+    assert result[valid].max() <= depth.max() * unit * 1.00001
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_every_scale_and_precision_there_is(use_tiny_models, scale, precision):
+    with Upsampler("tiny", scale, precision=precision, threads=1) as upsampler:
+        assert (upsampler.model, upsampler.scale, upsampler.precision) == ("tiny", scale, precision)
+        assert "ONNX Runtime" in upsampler.engine
+        assert upsampler(np.full((9, 8), 1.5, np.float32)).shape == (9 * scale, 8 * scale)
+
+
+def test_the_range_may_change_at_any_time(upsampler):
+    depth = np.full((8, 8), 3.0, np.float32)
+    assert upsampler(depth).all()
+    upsampler.depth_range = (0.1, 2.0)
+    assert not upsampler(depth).any()
+    upsampler.depth_range = (0.1, 4.0)
+    assert upsampler(depth).all()
+
+
+def test_a_range_from_zero_does_not_make_zero_valid(upsampler, depth_image):
+    depth = depth_image(12, 15)
+    expected = upsampler(depth)
+    upsampler.depth_range = (0.0, 10.0)
+    np.testing.assert_array_equal(upsampler(depth), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "there"),
+    [
+        ({"model": "huge"}, "tiny x2"),
+        ({"scale": 8}, "tiny x4"),
+        ({"engine": "warp"}, "onnxruntime"),
+        ({"precision": "int8"}, "fp16"),
+    ],
+    ids=str,
+)
+def test_what_does_not_exist_is_refused_naming_what_does(use_tiny_models, arguments, there):
+    with pytest.raises(EngineError, match=there):
+        Upsampler(**({"model": "tiny", "scale": 2} | arguments))

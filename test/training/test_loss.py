@@ -1,0 +1,67 @@
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from dsca_ros.training.loss import supervise, surface_distance  # noqa: E402
+
+
+def step_edge() -> torch.Tensor:
+    """Depth 1 m in columns 0 to 3, 3 m from there on."""
+    target = torch.full((1, 1, 6, 8), 1.0)
+    target[..., 4:] = 3.0
+    return target
+
+
+def test_surface_distance_takes_the_nearest_surface_in_reach():
+    depth = step_edge()
+    depth[..., 2, 4] = 1.2  # 0.2 m from the near surface, one pixel to the left
+    depth[..., 3, 4] = 2.0  # between the two: 1 m from either
+    depth[..., 4, 7] = 1.2  # the near surface is out of reach: 1.8 m from the far one
+    found = surface_distance(depth, step_edge(), 2)[0, 0]
+    assert found[2, 4] == pytest.approx(0.2)
+    assert found[3, 4] == pytest.approx(1.0)
+    assert found[4, 7] == pytest.approx(1.8)
+    assert found.sum() == pytest.approx(3.0)
+
+
+def loss_of(depth: torch.Tensor, valid: torch.Tensor | None = None, **weights: float) -> float:
+    valid = torch.ones(1, 1, 3, 4) if valid is None else valid
+    settings = {"surface_weight": 0.0, "squared_weight": 0.0} | weights
+    return supervise([1.0 / depth], [step_edge()], valid, **settings).item()
+
+
+def test_exact_depth_costs_nothing():
+    assert loss_of(step_edge(), surface_weight=1.0, squared_weight=1.0) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_each_term_of_a_hand_made_case():
+    depth = step_edge()
+    depth[0, 0, 2, 4] = 1.2
+    base = torch.log(torch.tensor(3.0 / 1.2)).item() + 0.5 * 1.8
+    assert loss_of(depth) == pytest.approx(base / 48, rel=1e-5)
+    assert loss_of(depth, surface_weight=2.0) == pytest.approx((base + 2 * 0.2) / 48, rel=1e-5)
+    assert loss_of(depth, squared_weight=2.0) == pytest.approx((base + 2 * 1.8**2) / 48, rel=1e-5)
+
+
+def test_invalid_pixels_cost_nothing():
+    depth, valid = step_edge(), torch.ones(1, 1, 3, 4)
+    depth[..., :4] = 2.0
+    valid[..., :2] = 0.0
+    assert loss_of(depth, valid) == pytest.approx(0.0, abs=1e-6)
+    assert loss_of(depth, torch.zeros(1, 1, 3, 4)) == 0.0
+
+
+def test_every_stage_counts():
+    target = torch.full((1, 1, 4, 4), 2.0)
+    targets = [target, torch.full((1, 1, 8, 8), 2.0)]
+    wrong = [[0.4 * torch.ones_like(t) if k == bad else 0.5 * torch.ones_like(t) for k, t in enumerate(targets)] for bad in (0, 1)]
+    first, second = (supervise(s, targets, torch.ones(1, 1, 2, 2), 0.0, 0.0).item() for s in wrong)
+    assert first == pytest.approx(second) and first > 0
+
+
+@pytest.mark.parametrize("inverse", [0.0, -5.0, 1e-9])
+def test_the_loss_of_a_wild_result_is_finite(inverse):
+    stage = torch.full((1, 1, 6, 8), inverse, requires_grad=True)
+    loss = supervise([stage], [step_edge()], torch.ones(1, 1, 3, 4), 1.0, 1.0)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(stage.grad).all()
