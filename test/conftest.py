@@ -25,7 +25,7 @@ def camera() -> Intrinsics:
 
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> None:
-    """Results that are the same bit for bit; and threads that wait for a busy core are very slow."""
+    """The same results bit for bit; and threads that wait for a busy core are very slow."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
@@ -88,7 +88,7 @@ def tiny_checkpoints(
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoints: list[Path]) -> Path:
-    """A models folder with the exports of `tiny_checkpoints`. Tests copy it before they break it."""
+    """A models folder with the exports of `tiny_checkpoints`. Copy it before breaking it."""
     from dsca_ros.engine.export import export_model
 
     folder = tmp_path_factory.mktemp("models")

@@ -48,7 +48,7 @@ def part_of(path: Path) -> str:
 
 
 def imports(path: Path, at_start_only: bool = False) -> set[str]:
-    """Full names of the modules a file imports; with `at_start_only`, those not inside a function."""
+    """Full names of the modules a file imports; `at_start_only`: those outside functions."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -123,7 +123,9 @@ def test_these_rules_look_at_something():
     assert "dsca_ros.engine.factory" in imports(PACKAGE / "upsampler.py")
 
 
-@pytest.mark.parametrize("module", ["dsca_ros.upsampler", "dsca_ros.ros.node", "dsca_ros.ros.synthetic_camera"])
+@pytest.mark.parametrize(
+    "module", ["dsca_ros.upsampler", "dsca_ros.ros.node", "dsca_ros.ros.synthetic_camera"]
+)
 def test_running_it_loads_nothing_that_makes_models_or_pictures(module):
     if ".ros." in module and importlib.util.find_spec("rclpy") is None:
         pytest.skip("rclpy is not installed")

@@ -145,7 +145,9 @@ def test_upscale_a_folder_of_frames_of_any_size(tiny, tmp_path):
     status, _, err = tiny("in", "out")
     assert status == 0 and "3 images ×2" in err
     for k, size in enumerate([(24, 32), (24, 32), (18, 20)]):
-        np.testing.assert_array_equal(millimetres(tmp_path / "out" / f"{k}.png"), np.full(size, 1000 + k))
+        np.testing.assert_array_equal(
+            millimetres(tmp_path / "out" / f"{k}.png"), np.full(size, 1000 + k)
+        )
 
 
 def test_upscale_takes_the_range(tiny, tmp_path):
@@ -215,17 +217,22 @@ def test_json_that_cannot_be_written(dsca, tmp_path):
 
 def test_evaluate_as_json_and_markdown(dsca, tmp_path):
     status, out, err = dsca(
-        "evaluate", "--model", "tiny", "--scenes", 2, "--size", "32x24", "--sensor", "tof", "--sensor", "ideal",
-        "--json", "-", "--markdown", "table.md",
+        "evaluate", "--model", "tiny", "--scenes", 2, "--size", "32x24",
+        "--sensor", "tof", "--sensor", "ideal", "--json", "-", "--markdown", "table.md",
     )  # fmt: skip
     assert status == 0, err
     results = json.loads(out)["results"]
-    assert [(r["sensor"], r["scale"], r["scenes"]) for r in results] == [("tof", 2, 2), ("ideal", 2, 2)]
+    assert [(r["sensor"], r["scale"], r["scenes"]) for r in results] == [
+        ("tof", 2, 2),
+        ("ideal", 2, 2),
+    ]
     assert list(results[0]["error"]) == ["nearest", "bilinear", "bicubic", "dsca"]
     assert "**tiny**" in (tmp_path / "table.md").read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--model", "huge"], ["--model", "tiny", "--sensor", "lidar"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [["--model", "huge"], ["--model", "tiny", "--sensor", "lidar"]], ids=str
+)
 def test_evaluate_names_what_there_is(dsca, arguments):
     assert "there are" in failed(dsca("evaluate", "--size", "32x24", *arguments))
 
@@ -237,7 +244,9 @@ def test_evaluate_names_what_there_is(dsca, arguments):
 def small_views(monkeypatch):
     training = pytest.importorskip("dsca_ros.training.train")
     full = training.ViewSettings
-    monkeypatch.setattr(training, "ViewSettings", lambda count, **s: full(min(count, 2), 32, 24, **s))
+    monkeypatch.setattr(
+        training, "ViewSettings", lambda count, **s: full(min(count, 2), 32, 24, **s)
+    )
     monkeypatch.setattr(training, "VALIDATION_BATCHES", 1)
 
 
@@ -252,7 +261,10 @@ def test_from_a_recipe_to_a_model_that_runs(dsca, small_views, tmp_path, monkeyp
 
     status, _, err = dsca("export", checkpoint, "--folder", "made")
     assert status == 0, err
-    names = {"manifest.yaml", *(f"small-test-x2{end}" for end in ("-fp32.onnx", "-fp16.onnx", ".safetensors"))}
+    names = {
+        "manifest.yaml",
+        *(f"small-test-x2{end}" for end in ("-fp32.onnx", "-fp16.onnx", ".safetensors")),
+    }
     assert {p.name for p in (tmp_path / "made").iterdir()} == names
     assert all(name in err for name in names - {"manifest.yaml"})
 

@@ -6,7 +6,9 @@ from dsca_ros.depth.filters import blur, maximum, minimum, smooth_noise
 
 @pytest.mark.parametrize("radius", [1, 2])
 @pytest.mark.parametrize(
-    ("function", "reduce"), [(maximum, np.max), (minimum, np.min), (blur, np.mean)], ids=["max", "min", "mean"]
+    ("function", "reduce"),
+    [(maximum, np.max), (minimum, np.min), (blur, np.mean)],
+    ids=["max", "min", "mean"],
 )
 def test_windows_equal_a_direct_evaluation(function, reduce, radius, rng):
     image = rng.standard_normal((7, 9)).astype(np.float32)

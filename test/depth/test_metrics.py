@@ -29,6 +29,17 @@ def test_depth_of_a_surface_within_one_input_pixel_does_not_fly(column, flies):
     assert flying(result, step(), 2)[4, column] == flies
 
 
+def test_rows_and_columns_are_alike(rng):
+    truth = np.where(rng.random((14, 18)) < 0.5, 1.0, 3.0).astype(np.float32)
+    result = rng.choice([1.0, 2.0, 3.0], truth.shape).astype(np.float32)
+    mask = flying(result, truth, 1)
+    assert mask.any()
+    np.testing.assert_array_equal(flying(result.T, truth.T, 1), mask.T)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(truth, 1, mode="edge"), (3, 3))
+    nearest = np.abs(windows - result[:, :, None, None]).min(axis=(2, 3))
+    np.testing.assert_array_equal(mask, nearest > 0.03)
+
+
 @pytest.mark.parametrize(
     ("truth", "error", "flies"),
     [(1.0, 0.019, False), (1.0, 0.021, True), (5.0, 0.049, False), (5.0, 0.052, True)],

@@ -86,22 +86,37 @@ def keys(t: float) -> float:
     return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
 
 
-@pytest.mark.parametrize("scale", [2, 4])
-def test_bicubic_equals_a_direct_evaluation(scale, rng):
-    depth = rng.uniform(1.0, 3.0, (5, 6)).astype(np.float32)
-    expected = np.zeros((5 * scale, 6 * scale))
-    for i, j in np.ndindex(expected.shape):
+def enlarge_by_keys(image: np.ndarray, scale: int) -> np.ndarray:
+    """Cubic convolution pixel by pixel, borders replicated."""
+    height, width = image.shape
+    result = np.zeros((height * scale, width * scale))
+    for i, j in np.ndindex(result.shape):
         y, x = (i + 0.5) / scale - 0.5, (j + 0.5) / scale - 0.5
         for r in range(int(np.floor(y)) - 1, int(np.floor(y)) + 3):
             for c in range(int(np.floor(x)) - 1, int(np.floor(x)) + 3):
-                value = depth[min(max(r, 0), 4), min(max(c, 0), 5)]
-                expected[i, j] += keys(y - r) * keys(x - c) * value
-    np.testing.assert_allclose(resample.bicubic(depth, scale), expected, rtol=1e-5)
+                value = image[min(max(r, 0), height - 1), min(max(c, 0), width - 1)]
+                result[i, j] += keys(y - r) * keys(x - c) * value
+    return result
 
 
-def test_bicubic_never_blows_up_beside_holes(holey):
-    result = resample.bicubic(holey, 4)
-    assert result.max() < 2 * holey.max() and result.min() > -0.5 * holey.max()
+@pytest.mark.parametrize("scale", [2, 4])
+def test_bicubic_equals_a_direct_evaluation(scale, rng):
+    depth = rng.uniform(1.0, 3.0, (5, 6)).astype(np.float32)
+    np.testing.assert_allclose(
+        resample.bicubic(depth, scale), enlarge_by_keys(depth, scale), rtol=1e-5
+    )
+
+
+def test_where_holes_leave_bicubic_little_weight_bilinear_stands_in(holey):
+    scale = 4
+    weight = enlarge_by_keys(holey > 0, scale)
+    cubic = enlarge_by_keys(holey, scale) / np.maximum(weight, 0.25)
+    bilinear = resample.bilinear(holey, scale)
+    weak = (weight < 0.5) & (bilinear > 0)
+    assert weak.any()
+    expected = np.where(bilinear > 0, np.where(weak, bilinear, cubic), 0.0)
+    clear = np.abs(weight - 0.5) > 1e-4
+    np.testing.assert_allclose(resample.bicubic(holey, scale)[clear], expected[clear], rtol=1e-4)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -111,6 +126,8 @@ def test_same_grid_and_validity_as_the_network(scale, holey):
     from dsca_ros.network.dsca import enlarge
 
     full = torch.from_numpy(holey + 1.0)[None, None]
-    np.testing.assert_allclose(resample.bilinear(holey + 1.0, scale), enlarge(full, scale)[0, 0], rtol=1e-5)
+    expected = enlarge(full, scale)[0, 0]
+    np.testing.assert_allclose(resample.bilinear(holey + 1.0, scale), expected, rtol=1e-5)
     valid = torch.from_numpy((holey > 0).astype(np.float32))[None, None]
-    np.testing.assert_array_equal(resample.validity(holey, scale), result_validity(valid, scale)[0, 0])
+    expected = result_validity(valid, scale)[0, 0]
+    np.testing.assert_array_equal(resample.validity(holey, scale), expected)

@@ -76,15 +76,45 @@ def test_depth_of_the_centre_ray(thing, expected):
     assert at_centre(thing) == pytest.approx(expected, rel=2e-5)
 
 
+INSIDE = {
+    "box": lambda x, y, z: np.maximum(np.maximum(np.abs(x), np.abs(y)), np.abs(z)) <= 1,
+    "ellipsoid": lambda x, y, z: x * x + y * y + z * z <= 1,
+    "cylinder": lambda x, y, z: (x * x + y * y <= 1) & (np.abs(z) <= 1),
+    "cone": lambda x, y, z: (np.hypot(x, y) <= (1 - z) / 2) & (np.abs(z) <= 1),
+}
+
+
+@pytest.mark.parametrize("shape", INSIDE)
+@pytest.mark.parametrize("tilt", [0.0, 0.9, 2.5])
+def test_every_pixel_of_a_solid_is_where_a_walk_along_its_ray_first_gets_inside(shape, tilt):
+    camera = Intrinsics.from_fov(24, 24, 50.0)
+    thing = solid(shape, (0.6, 0.5, 0.7), rotation_z(0.5) @ rotation_y(tilt))
+    x, y = (image.ravel() for image in ray_grid(camera))
+    world = np.stack([x, y, np.ones_like(x)], axis=1) @ AHEAD.rotation.T
+    directions = world @ thing.rotation / thing.half
+    origin = (AHEAD.position - thing.centre) @ thing.rotation / thing.half
+    steps = np.arange(1.0, 3.0, 0.001)
+    inside = INSIDE[shape](*(origin[k] + directions[:, k, None] * steps for k in range(3)))
+    expected = np.where(inside.any(axis=1), steps[inside.argmax(axis=1)], 3.0)
+    wall = render(ROOM, [], AHEAD, camera)
+    depth = np.where(wall < 3.0, 3.0, render(ROOM, [thing], AHEAD, camera)).ravel()
+    expected[wall.ravel() < 3.0] = 3.0
+    assert 0.15 < (depth < 3.0).mean() < 0.8
+    # A walk may step over a rim.
+    assert (np.abs(depth - expected) < 0.0011).mean() > 0.98
+
+
 def test_the_nearest_surface_wins():
-    behind = Solid("box", CENTRE + [0.5, 0, 0], np.array([0.2, 0.2, 0.2]))
-    in_front = Solid("cylinder", CENTRE - [0.5, 0, 0], np.array([0.1, 0.1, 0.3]))
+    behind = Solid("box", CENTRE + np.array([0.5, 0, 0]), np.array([0.2, 0.2, 0.2]))
+    in_front = Solid("cylinder", CENTRE - np.array([0.5, 0, 0]), np.array([0.1, 0.1, 0.3]))
     assert at_centre(behind, in_front) == at_centre(in_front, behind) == pytest.approx(1.4)
 
 
 def test_what_is_behind_the_camera_is_not_seen():
     behind = Solid("box", np.array([0.4, 2.0, 1.5]), np.array([0.2, 0.2, 0.2]))
-    np.testing.assert_array_equal(render(ROOM, [behind], AHEAD, CAMERA), render(ROOM, [], AHEAD, CAMERA))
+    np.testing.assert_array_equal(
+        render(ROOM, [behind], AHEAD, CAMERA), render(ROOM, [], AHEAD, CAMERA)
+    )
 
 
 def test_a_solid_that_reaches_behind_the_camera_is_seen():

@@ -69,7 +69,9 @@ def test_stereo_noise_grows_with_depth_squared(rng):
 def test_stereo_noise_is_the_same_at_any_resolution(rng):
     larger = CAMERA.scaled(2)
     small = readings(StereoSensor().measure(plane(2.0), CAMERA, rng)).std()
-    large = readings(StereoSensor().measure(np.full((240, 320), 2.0, np.float32), larger, rng)).std()
+    large = readings(
+        StereoSensor().measure(np.full((240, 320), 2.0, np.float32), larger, rng)
+    ).std()
     assert large == pytest.approx(small, rel=0.1)
 
 
@@ -138,7 +140,9 @@ def test_tof_mixes_near_and_far_at_edges_only(rng):
 
 
 def test_tof_noise_grows_with_distance(rng):
-    spread = [readings(TimeOfFlightSensor().measure(plane(z), CAMERA, rng)).std() for z in (1.0, 3.5)]
+    spread = [
+        readings(TimeOfFlightSensor().measure(plane(z), CAMERA, rng)).std() for z in (1.0, 3.5)
+    ]
     assert spread[0] == pytest.approx(0.0019, rel=0.1)
     assert spread[1] == pytest.approx(0.001 + 0.0009 * 3.5**2, rel=0.1)
 

@@ -11,6 +11,13 @@ def test_every_millimetre_survives_the_round_trip():
     np.testing.assert_array_equal(units.to_millimetres(units.to_metres(millimetres)), expected)
 
 
+def test_millimetres_become_metres_and_65535_invalid():
+    millimetres = np.array([[0, 1, 1500, 65534, 65535]], np.uint16)
+    metres = units.to_metres(millimetres)
+    assert metres.dtype == np.float32
+    np.testing.assert_allclose(metres, [[0, 0.001, 1.5, 65.534, 0]], rtol=1e-6)
+
+
 def test_half_a_millimetre_rounds_up():
     # These are exact in binary: 62.5, 187.5, 312.5 and 1062.5 mm.
     metres = np.array([[0.0625, 0.1875, 0.3125, 1.0625]], np.float32)
@@ -31,7 +38,7 @@ def test_metres_leave_the_input_alone():
     assert np.isnan(depth[0, 0])
 
 
-@pytest.mark.parametrize("metres", [65.535, 65.536, 66.0, 131.072 + 1.0, 1e30, np.inf, np.nan, -0.5])
+@pytest.mark.parametrize("metres", [65.535, 65.536, 66.0, 132.072, 1e30, np.inf, np.nan, -0.5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_out_of_range_never_wraps_around(metres, dtype):
     image = np.array([[metres, 1.0]], dtype)

@@ -28,7 +28,8 @@ def graphs(tiny_models):
     found = {}
     for model in list_models(tiny_models):
         network, _ = load_weights(tiny_models / f"tiny-x{model.scale}.safetensors")
-        found[model.scale, model.precision] = CameraGraph(network).eval(), OnnxRuntimeEngine(model, 1)
+        both = CameraGraph(network).eval(), OnnxRuntimeEngine(model, 1)
+        found[model.scale, model.precision] = both
     return found
 
 
@@ -82,14 +83,16 @@ def test_stray_values_are_holes_in_onnxruntime_too(graphs, depth_image, invalid)
 
 
 def test_the_graph_has_dynamic_sizes_and_two_inputs(tiny_models):
-    session = ort.InferenceSession(tiny_models / "tiny-x2-fp32.onnx", providers=["CPUExecutionProvider"])
+    path = tiny_models / "tiny-x2-fp32.onnx"
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert {i.name: i.type for i in session.get_inputs()} == {
         "depth": "tensor(float)",
         "depth_range": "tensor(float)",
     }
     for height, width in ((12, 20), (31, 18)):
         depth = np.full((1, 1, height, width), 2.0, np.float32)
-        (result,) = session.run(["result"], {"depth": depth, "depth_range": np.array(RANGE, np.float32)})
+        feeds = {"depth": depth, "depth_range": np.array(RANGE, np.float32)}
+        (result,) = session.run(["result"], feeds)
         assert result.shape == (1, 1, 2 * height, 2 * width)
         np.testing.assert_allclose(result, 2.0, rtol=1e-6)
 
@@ -99,9 +102,8 @@ def test_half_precision_weighs_less(tiny_models):
     import onnx
 
     def halves(name):
-        model = onnx.load(tiny_models / name)
-        # Of weights, initialisers; traced constants may sit in nodes.
-        return sum(np.prod(t.dims) for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16)
+        weights = onnx.load(tiny_models / name).graph.initializer
+        return sum(np.prod(w.dims) for w in weights if w.data_type == onnx.TensorProto.FLOAT16)
 
     assert halves("tiny-x2-fp32.onnx") == 0
     assert halves("tiny-x2-fp16.onnx") > 1000
@@ -127,10 +129,12 @@ def test_weights_carry_the_recipe_and_lose_only_half_precision(tiny_models, tiny
 
 def test_shipped_weights_export_to_the_same_graphs(tiny_models, tmp_path):
     written = export_model(tiny_models / "tiny-x2.safetensors", tmp_path)
-    assert {p.name for p in written} == {"tiny-x2.safetensors", "tiny-x2-fp32.onnx", "tiny-x2-fp16.onnx"}
+    names = {"tiny-x2.safetensors", "tiny-x2-fp32.onnx", "tiny-x2-fp16.onnx"}
+    assert {p.name for p in written} == names
     depth = np.random.default_rng(0).uniform(1, 3, (12, 14)).astype(np.float32)
+    wanted = "tiny-x2-fp32.onnx"
     old, new = (
-        OnnxRuntimeEngine(next(m for m in list_models(folder) if m.scale == 2 and m.precision == "fp32"), 1)
+        next(OnnxRuntimeEngine(m, 1) for m in list_models(folder) if m.path.name == wanted)
         for folder in (tiny_models, tmp_path)
     )
     np.testing.assert_array_equal(old.infer(depth, RANGE), new.infer(depth, RANGE))
@@ -144,7 +148,19 @@ def test_exporting_again_keeps_the_other_entries(tiny_checkpoints, tmp_path):
     assert manifest["other"] == other["other"] and set(manifest["tiny"]) == {2}
 
 
-@pytest.mark.parametrize("name", ["none.pt", "empty.pt", "text.pt", "other.pt", "list.pt", "text.safetensors", "other.safetensors", "recipe.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "none.pt",
+        "empty.pt",
+        "text.pt",
+        "other.pt",
+        "list.pt",
+        "text.safetensors",
+        "other.safetensors",
+        "recipe.safetensors",
+    ],
+)
 def test_what_cannot_be_exported_is_named_in_one_line(tmp_path, name):
     path = tmp_path / name
     if name.startswith("text"):

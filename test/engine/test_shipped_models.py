@@ -43,12 +43,13 @@ def figures(kind: tuple[str, int]) -> dict[str, dict[str, float]]:
     """Errors of all methods over rooms that no model was trained on."""
     engine, scale = load(kind, "fp32"), kind[1]
     rooms = 6 if scale == 2 else 4
-    return compare(held_out_samples(lambda depth: engine.infer(depth, RANGE), scale, "stereo", rooms))
+    samples = held_out_samples(lambda depth: engine.infer(depth, RANGE), scale, "stereo", rooms)
+    return compare(samples)
 
 
 def test_nano_ships_at_2_and_4():
     there = {(m.model, m.scale, m.precision) for m in list_models()}
-    assert there >= {("dsca-nano", scale, precision) for scale in (2, 4) for precision in ("fp32", "fp16")}
+    assert there >= {("dsca-nano", s, p) for s in (2, 4) for p in ("fp32", "fp16")}
 
 
 @by_file

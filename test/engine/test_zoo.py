@@ -99,7 +99,13 @@ def test_a_missing_model_is_named(broken):
 
 @pytest.mark.parametrize(
     "text",
-    ["models: [", "- a\n- b", "models:\n  tiny: 5", "models:\n  tiny:\n    2:\n      fp32: {file: a}", "models:\n  tiny:\n    two: {fp32: {file: a, sha256: b}}"],
+    [
+        "models: [",
+        "- a\n- b",
+        "models: {tiny: 5}",
+        "models: {tiny: {2: {fp32: {file: a}}}}",
+        "models: {tiny: {two: {fp32: {file: a, sha256: b}}}}",
+    ],
     ids=repr,
 )
 def test_a_broken_manifest_is_named_in_one_line(broken, text):

@@ -42,7 +42,8 @@ def test_the_busiest_window_has_the_most():
 
 def test_the_picture_is_written(tmp_path):
     stream = SyntheticStream(Intrinsics.from_fov(64, 48, 70.0), "stereo", 4)
-    samples = [Sample(m, bilinear(m, 2), stream.truth(k, 2)) for k, m in ((k, stream.measured(k)) for k in (0, 1))]
+    frames = [(stream.measured(k), stream.truth(k, 2)) for k in (0, 1)]
+    samples = [Sample(measured, bilinear(measured, 2), truth) for measured, truth in frames]
     path = tmp_path / "new" / "demo.png"
     draw_demo(samples, path, "a title")
     picture = cv2.imread(str(path))

@@ -1,3 +1,5 @@
+import io
+
 from rich.console import Console
 
 from dsca_ros.evaluation.report import demo_table, info_table, installation, markdown_table
@@ -7,9 +9,9 @@ ERROR["dsca"] = {"rmse_mm": 30.0, "mae_mm": 8.5, "flying_pct": 2.25, "valid_pct"
 
 
 def shown(table) -> str:
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))
+    console = Console(width=160, file=io.StringIO())
     console.print(table)
-    return console.export_text()
+    return console.file.getvalue()
 
 
 def test_installation_says_what_is_here(use_tiny_models):
@@ -32,9 +34,9 @@ def test_the_demos_table_has_every_figure():
         "engine_ms": 15.6, "node_overhead_ms": 1.7, "samples": 9, "error": ERROR,
     }  # fmt: skip
     text = shown(demo_table(figures))
-    for part in ("30.0 Hz", "29.5 Hz", "1.2 %", "21.1", "33.3", "44.4", "15.6", "1.7", "9 frames", "E 1"):
+    for part in ("30.0 Hz", "29.5 Hz", "1.2 %", "21.1", "33.3", "44.4", "15.6", "1.7", "9 frames"):
         assert part in text
-    for part in ("12.3", "2.25 %", "93.80 %", "dsca"):
+    for part in ("E 1", "12.3", "2.25 %", "93.80 %", "dsca"):
         assert part in text
 
 

@@ -9,6 +9,7 @@ from dsca_ros.network.blocks import (  # noqa: E402
     correlation,
 )
 
+
 def pyramid(channels: int, scales: int, size: int = 16, batch: int = 2) -> list:
     torch.manual_seed(1)
     return [torch.randn(batch, channels, size >> k, size >> k) for k in range(scales)]

@@ -13,7 +13,9 @@ RANGE = (0.1, 10.0)
 
 
 @torch.no_grad()
-def run(graph: CameraGraph, depth: np.ndarray, depth_range: tuple[float, float] = RANGE) -> np.ndarray:
+def run(
+    graph: CameraGraph, depth: np.ndarray, depth_range: tuple[float, float] = RANGE
+) -> np.ndarray:
     return graph(torch.from_numpy(depth)[None, None], torch.tensor(depth_range))[0, 0].numpy()
 
 
@@ -73,7 +75,9 @@ def neighbourhood(depth: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
 @pytest.mark.parametrize("size", [(24, 32), (17, 23), (9, 8)], ids=str)
-def test_no_network_can_leave_the_range_of_the_valid_inputs_around(tiny_network, depth_image, scale, size):
+def test_no_network_can_leave_the_range_of_the_valid_inputs_around(
+    tiny_network, depth_image, scale, size
+):
     depth = depth_image(*size)
     result = run(CameraGraph(tiny_network(scale, strength=1e3)), depth)
     low, high = neighbourhood(depth, scale)

@@ -57,6 +57,16 @@ def test_padding_does_not_reach_the_first_pixels(tiny_network):
     torch.testing.assert_close(padded[..., :40, :40], whole[..., :40, :40], rtol=1e-4, atol=1e-5)
 
 
+def test_odd_sizes_are_padded_by_their_last_pixels(tiny_network):
+    network = tiny_network(4)
+    x = torch.randn(1, 4, 17, 23)
+    even = torch.cat([x, x[..., -1:].expand(-1, -1, -1, 1)], dim=3)
+    even = torch.cat([even, even[..., -1:, :].expand(-1, -1, 7, -1)], dim=2)
+    assert even.shape[-2:] == (24, 24)
+    for odd, whole in zip(network(x), network(even), strict=True):
+        torch.testing.assert_close(odd, whole[..., : odd.shape[-2], : odd.shape[-1]])
+
+
 def test_maps_accumulate_over_the_stages():
     start = torch.rand(1, 1, 5, 6)
     residuals = [torch.rand(1, 1, 10, 12), torch.rand(1, 1, 20, 24)]

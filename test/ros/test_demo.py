@@ -9,26 +9,79 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import pytest
-from ros_graph import free_domain, is_free
+from ros_graph import END_WITHIN, free_domain, participants
 
+METHODS = {"nearest", "bilinear", "bicubic", "dsca"}
 FIGURES = {"rmse_mm", "mae_mm", "flying_pct", "valid_pct"}
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "dsca_ros.cli", "demo", *arguments]
+class Demo:
+    """`dsca demo` as a process; what it starts is in one process group with it."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.domain = free_domain()
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "dsca_ros.cli", "demo", *arguments],
+            env={**os.environ, "ROS_DOMAIN_ID": str(self.domain)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.stdout = self.stderr = ""
+
+    def end(self) -> int:
+        """Waits for the end; the exit status."""
+        self.stdout, self.stderr = self.popen.communicate(timeout=120)
+        return self.popen.returncode
+
+    def has_left_something(self) -> bool:
+        """Whether a process of the group lives on after the end, for longer than it takes to leave."""
+        deadline = time.monotonic() + END_WITHIN
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(self.popen.pid, 0)
+            except ProcessLookupError:
+                return False
+            time.sleep(0.05)
+        return True
+
+    def kill(self) -> None:
+        """Ends every process of the group for good."""
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        if self.popen.poll() is None:
+            self.popen.communicate()
 
 
-def environment(domain: int) -> dict[str, str]:
-    return {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+@pytest.fixture
+def demo() -> Iterator[Callable[..., Demo]]:
+    """Starts a demo; nothing of it is left after the test."""
+    started = []
+
+    def start(*arguments: str) -> Demo:
+        started.append(Demo(*arguments))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
 
 
-def run(*arguments: str, domain: int = 0) -> subprocess.CompletedProcess[str]:
-    env = environment(domain or free_domain())
-    return subprocess.run(command(*arguments), env=env, capture_output=True, text=True, timeout=150)
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """All that a test starts shares one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
 
 
 def assert_figures(figures: dict[str, object]) -> None:
@@ -39,36 +92,37 @@ def assert_figures(figures: dict[str, object]) -> None:
     assert 0 < figures["engine_ms"] < latency["p99"]
     assert figures["input_hz"] > 0 and figures["output_hz"] > 0
     assert 0 <= figures["dropped_pct"] <= 100
-    assert set(figures["error"]) == {"nearest", "bilinear", "bicubic", "dsca"}
+    assert figures["samples"] > 0
+    assert set(figures["error"]) == METHODS
     for method, row in figures["error"].items():
         assert set(row) == FIGURES, method
         assert all(math.isfinite(value) and value >= 0 for value in row.values()), method
         assert row["rmse_mm"] >= row["mae_mm"] > 0, method
 
 
-def test_the_demo_reports_and_draws(tmp_path: Path) -> None:
-    picture, domain = tmp_path / "new" / "demo.png", free_domain()
+def test_the_demo_reports_and_draws(demo: Callable[..., Demo], tmp_path: Path) -> None:
+    picture = tmp_path / "new folder" / "demo.png"
     options = ["--seconds", "3", "--rate", "5", "--size", "160x120", "--json", "-"]
-    done = run(*options, "--picture", str(picture), domain=domain)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout)  # and nothing else there
+    run = demo(*options, "--picture", str(picture))
+    assert run.end() == 0, run.stderr
+    figures = json.loads(run.stdout)  # and nothing else there
     assert_figures(figures)
-    assert figures["samples"] > 0
     assert 4.5 < figures["input_hz"] < 5.5 and 4.5 < figures["output_hz"] < 5.5
     for word in ("bicubic", "nearest", "RMSE", "flying", "p99"):
-        assert word in done.stderr
+        assert word in run.stderr
     image = cv2.imread(str(picture))
     assert image is not None and min(image.shape[:2]) > 400 and image.std() > 20
-    assert is_free(domain), "a process of the demo is left"
+    assert not run.has_left_something()
 
 
-def test_a_rate_that_falls_short_fails_with_the_figures(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("one_core")
+def test_a_rate_that_falls_short_fails_with_the_figures(demo: Callable[..., Demo], tmp_path: Path) -> None:
     target, picture = tmp_path / "figures.json", tmp_path / "demo.png"
-    options = ["--seconds", "1", "--rate", "240", "--size", "320x240", "--threads", "1"]
-    done = run(*options, "--json", str(target), "--picture", str(picture))
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
+    options = ["--seconds", "1", "--rate", "240", "--size", "200x150", "--threads", "1"]
+    run = demo(*options, "--json", str(target), "--picture", str(picture))
+    assert run.end() == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    last = run.stderr.strip().splitlines()[-1]
     assert last.startswith("dsca: ") and "240 Hz wanted" in last
     figures = json.loads(target.read_text())
     assert_figures(figures)
@@ -90,30 +144,30 @@ def test_a_rate_that_falls_short_fails_with_the_figures(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_run_is_said_in_one_line(
-    tmp_path: Path, options: list[str], status: int, words: list[str]
+    demo: Callable[..., Demo], tmp_path: Path, options: list[str], status: int, words: list[str]
 ) -> None:
-    done = run(*options, "--picture", str(tmp_path / "demo.png"))
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
-    assert all(word in done.stderr for word in words), done.stderr
+    run = demo(*options, "--picture", str(tmp_path / "demo.png"))
+    assert run.end() == status, run.stderr
+    assert "Traceback" not in run.stderr
+    assert all(word in run.stderr for word in words), run.stderr
     if status == 1:
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert done.stdout == ""
+        assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+    assert run.stdout == ""
     assert not (tmp_path / "demo.png").exists()
+    assert not run.has_left_something()
 
 
-def test_ctrl_c_ends_every_process_of_the_demo(tmp_path: Path) -> None:
-    domain = free_domain()
-    options = ["--seconds", "100", "--size", "64x48", "--picture", str(tmp_path / "demo.png")]
-    with subprocess.Popen(
-        command(*options), env=environment(domain), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as demo:
-        deadline = time.monotonic() + 60
-        while is_free(domain):  # no participant yet
-            assert demo.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        demo.send_signal(signal.SIGINT)
-        output, _ = demo.communicate(timeout=30)
-    assert demo.returncode != 0
-    assert "Traceback" not in output, output
-    assert is_free(domain), "a process of the demo is left"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_demo_that_is_ended_takes_its_processes_along(
+    demo: Callable[..., Demo], tmp_path: Path, processes: int, number: signal.Signals
+) -> None:
+    run = demo("--seconds", "100", "--size", "64x48", "--picture", str(tmp_path / "demo.png"))
+    deadline = time.monotonic() + 60
+    while participants(run.domain) < processes:  # of monitor, camera and node
+        assert run.popen.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    run.popen.send_signal(number)
+    assert run.end() != 0
+    assert not run.has_left_something()
+    assert "Traceback" not in run.stdout + run.stderr, run.stderr

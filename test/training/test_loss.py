@@ -31,7 +31,9 @@ def loss_of(depth: torch.Tensor, valid: torch.Tensor | None = None, **weights: f
 
 
 def test_exact_depth_costs_nothing():
-    assert loss_of(step_edge(), surface_weight=1.0, squared_weight=1.0) == pytest.approx(0.0, abs=1e-6)
+    assert loss_of(step_edge(), surface_weight=1.0, squared_weight=1.0) == pytest.approx(
+        0.0, abs=1e-6
+    )
 
 
 def test_each_term_of_a_hand_made_case():
@@ -54,8 +56,10 @@ def test_invalid_pixels_cost_nothing():
 def test_every_stage_counts():
     target = torch.full((1, 1, 4, 4), 2.0)
     targets = [target, torch.full((1, 1, 8, 8), 2.0)]
-    wrong = [[0.4 * torch.ones_like(t) if k == bad else 0.5 * torch.ones_like(t) for k, t in enumerate(targets)] for bad in (0, 1)]
-    first, second = (supervise(s, targets, torch.ones(1, 1, 2, 2), 0.0, 0.0).item() for s in wrong)
+    exact = [1.0 / target for target in targets]
+    wrong = [[0.8 * exact[0], exact[1]], [exact[0], 0.8 * exact[1]]]
+    valid = torch.ones(1, 1, 2, 2)
+    first, second = (supervise(stages, targets, valid, 0.0, 0.0).item() for stages in wrong)
     assert first == pytest.approx(second) and first > 0
 
 

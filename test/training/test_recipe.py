@@ -5,8 +5,8 @@ import yaml
 
 pytest.importorskip("torch")
 
-from dsca_ros.network.camera_graph import INPUT_CHANNELS  # noqa: E402
-from dsca_ros.training.recipe import Recipe, RecipeError  # noqa: E402
+from dsca_ros.network.camera_graph import INPUT_CHANNELS
+from dsca_ros.training.recipe import Recipe, RecipeError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "config" / "train").glob("*.yaml"))
 GOOD = {"model": "m", "scale": 4, "steps": 9, "network": {"channels": [8, 4], "blocks": [1]}}

@@ -73,7 +73,11 @@ def test_what_a_run_leaves(tmp_path):
     state = state_of(checkpoint)
     assert state["step"] == 6 and Recipe.from_dict(state["recipe"]) == RECIPE
     DSCA(NETWORK).load_state_dict(state["ema"])
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {"checkpoint.pt", "log.csv", "curve.png"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        "checkpoint.pt",
+        "log.csv",
+        "curve.png",
+    }
     with (tmp_path / "run" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == training.LOG_COLUMNS
@@ -129,8 +133,14 @@ def test_learning_rate_warms_up_and_decays_to_a_hundredth():
     recipe = replace(RECIPE, steps=100, warm_up=10, learning_rate=1.0)
     rates = [training.learning_rate(recipe, step) for step in range(101)]
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
-    assert all(a >= b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert rates[9:] == sorted(rates[9:], reverse=True)
     assert rates[100] == pytest.approx(0.01)
+
+
+def test_the_surface_counts_more_towards_the_end():
+    recipe = replace(RECIPE, steps=100, surface_weight=0.5, surface_weight_end=1.5)
+    weights = [training.surface_weight(recipe, step) for step in (0, 50, 75, 100)]
+    assert weights == pytest.approx([0.5, 0.5, 1.0, 1.5])
 
 
 def test_validation_of_an_untrained_residual_is_that_of_bilinear(tmp_path):
