@@ -161,7 +161,7 @@ def upscale(
 
     if not 0 < min_depth < max_depth:
         raise typer.BadParameter("--min-depth must be positive and less than --max-depth")
-    if unit <= 0:
+    if not 0 < unit < float("inf"):
         raise typer.BadParameter("--unit must be positive")
     try:
         jobs = list_frames(source, target)
@@ -252,14 +252,14 @@ def train(
         from dsca_ros.training.train import train as run
     except ImportError as error:
         fail(f"training needs torch ({error}); remedy: pip install 'dsca_ros[train]'")
+    torch.set_num_threads(threads)
     try:
         chosen = Recipe.load(recipe)
+        where = folder or Path("runs") / chosen.name
+        with TrainingProgress(console, chosen) as progress:
+            checkpoint = run(chosen, where, resume, progress)
     except RecipeError as error:
         fail(str(error))
-    torch.set_num_threads(threads)
-    where = folder or Path("runs") / chosen.name
-    with TrainingProgress(console, chosen) as progress:
-        checkpoint = run(chosen, where, resume, progress)
     console.print(f"checkpoint: {checkpoint}; export it with: dsca export {checkpoint}", highlight=False)
 
 

@@ -54,13 +54,16 @@ def read_depth(path: Path, unit: float) -> DepthImage:
         path: a single-channel PNG of 8 or 16 bit, or an .npy of integers or floats (metres).
         unit: metres a step of integer images.
     """
+    raw: np.ndarray | None
     try:
         if path.suffix.lower() == ".npy":
-            raw = np.load(path, allow_pickle=False)
+            with path.open("rb") as file:
+                raw = np.lib.format.read_array(file, allow_pickle=False)
         else:
-            raw = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+            data = np.frombuffer(path.read_bytes(), np.uint8)
+            raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     except (OSError, ValueError, cv2.error) as error:
-        raise DepthFileError(f"{path}: cannot be read ({error})") from None
+        raise DepthFileError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     if raw is None:
         raise DepthFileError(f"{path}: not an image that can be read")
     if raw.ndim != 2 or raw.size == 0:

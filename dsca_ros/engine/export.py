@@ -9,7 +9,6 @@ import hashlib
 import json
 import warnings
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from safetensors.torch import save_file
 from dsca_ros.engine.zoo import MANIFEST, PRECISIONS
 from dsca_ros.network.camera_graph import CameraGraph
 from dsca_ros.network.dsca import DSCA
-from dsca_ros.training.recipe import Recipe, RecipeError
+from dsca_ros.training.recipe import Recipe
 from dsca_ros.training.train import plain
 
 OPSET = 17
@@ -35,11 +34,13 @@ def save_weights(checkpoint: Path, folder: Path) -> Path:
     try:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         recipe = Recipe.from_dict(state["recipe"], str(checkpoint))
-    except (OSError, RuntimeError, KeyError, UnpicklingError, RecipeError) as error:
-        raise ExportError(f"{checkpoint}: not a checkpoint of `dsca train` ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # torch's unpickler raises nearly anything for a file that is none
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ExportError(f"{checkpoint}: not a checkpoint of `dsca train` ({reason})") from None
     tensors = {key: value.half().contiguous() for key, value in state["ema"].items()}
     path = folder / f"{recipe.name}.safetensors"
     save_file(tensors, path, {"recipe": json.dumps(plain(recipe)), "step": str(state["step"])})
+    path.chmod(0o644)  # safetensors writes for the owner alone; other users install it too
     return path
 
 
@@ -51,7 +52,7 @@ def load_weights(path: Path) -> tuple[DSCA, Recipe]:
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no dict)
         network = DSCA(recipe.network)
         network.load_state_dict(state)
-    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError, RecipeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ExportError(f"{path}: not weights of this package ({str(error).splitlines()[0]})") from None
     return network.eval(), recipe
 

@@ -66,6 +66,7 @@ class OnnxRuntimeEngine:
             raise TypeError(f"depth must be uint16 millimetres or float32 metres, not {depth.dtype}")
         if depth.dtype == np.uint16:
             metres = depth * np.float32(1.0 / units.MM_PER_M)
+            depth_range = depth_range[0], min(depth_range[1], units.MAX_UINT16_MM / units.MM_PER_M)
         else:
             metres = np.ascontiguousarray(depth)
         feeds = {"depth": metres[None, None], "depth_range": np.array(depth_range, np.float32)}

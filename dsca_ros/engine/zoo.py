@@ -80,7 +80,8 @@ def list_models(folder: Path | None = None) -> list[ModelFile]:
             for precision, entry in precisions.items()
         ]
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise EngineError(f"cannot read {folder / MANIFEST} ({error}): install dsca_ros again") from None
+        text = " ".join(str(error).split())
+        raise EngineError(f"cannot read {folder / MANIFEST} ({text}): install dsca_ros again") from None
 
 
 def find_model(model: str, scale: int, precision: str = "fp32") -> ModelFile:
@@ -93,5 +94,5 @@ def find_model(model: str, scale: int, precision: str = "fp32") -> ModelFile:
     for entry in available:
         if (entry.model, entry.scale, entry.precision) == (model, scale, precision):
             return entry
-    there = ", ".join(sorted({f"{e.model} x{e.scale}" for e in available}))
+    there = ", ".join(sorted({f"{e.model} x{e.scale} {e.precision}" for e in available}))
     raise EngineError(f"there is no model {model!r} at scale {scale} in {precision}; there are: {there}")

@@ -54,7 +54,7 @@ class CameraGraph(nn.Module):
             inverse: [B, 1, H, W] 1/m, holes filled. valid: [B, 1, H, W], 1 or 0.
             features: [B, INPUT_CHANNELS, H, W], the network's input.
         """
-        keep = (depth >= depth_range[0]) & (depth <= depth_range[1])
+        keep = (depth > 0) & (depth >= depth_range[0]) & (depth <= depth_range[1])
         valid = keep.to(depth.dtype)
         inverse = torch.where(keep, 1.0 / torch.where(keep, depth, 1.0), 0.0)
         filled, mean = fill_holes(inverse, valid)
@@ -134,7 +134,10 @@ def fill_holes(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         known = (share > 0).to(values.dtype)
         levels.append((pooled / share.clamp(min=1e-6), known))
         # A coarse pixel with any valid pixel counts in full, or far holes would fade to zero.
-    filled, _ = levels[-1]
+    top, known = levels[-1]
+    # Beyond the pyramid's reach there is only the mean of everything.
+    everywhere = top.sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1.0)
+    filled = torch.where(known > 0, top, everywhere)
     mean = filled
     for level in range(LEVELS - 1, -1, -1):
         height, width = sizes[level]

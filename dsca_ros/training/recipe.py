@@ -51,7 +51,9 @@ class Recipe:
         """
         try:
             data = yaml.safe_load(path.read_text())
-        except FileNotFoundError:
+        except (OSError, UnicodeDecodeError) as error:
+            if not isinstance(error, FileNotFoundError):
+                raise RecipeError(f"{path}: cannot be read ({error})") from None
             raise RecipeError(f"{path}: no such recipe; see config/train/ for examples") from None
         except yaml.YAMLError as error:
             raise RecipeError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
@@ -68,6 +70,14 @@ class Recipe:
         if unknown or missing:
             what = f"unknown key {min(unknown)!r}" if unknown else f"missing key {min(missing)!r}"
             raise RecipeError(f"{source}: {what}; the keys are {', '.join(sorted(known))}")
+        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+        for f in fields(cls):
+            kind = kinds.get(str(f.type))
+            if kind and f.name in data and not isinstance(data[f.name], kind):
+                # A likely one: YAML reads 2e-3, without a point, as text.
+                raise RecipeError(f"{source}: {f.name} must be {f.type}, not {data[f.name]!r}")
+        if not isinstance(data["network"], dict):
+            raise RecipeError(f"{source}: network must be a mapping of keys to values")
         network: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in dict(data.pop("network")).items()
         }

@@ -18,7 +18,7 @@ from dsca_ros.network.camera_graph import CameraGraph
 from dsca_ros.network.dsca import DSCA, enlarge
 from dsca_ros.training.data import Batch, ViewPool, ViewSettings, make_batch
 from dsca_ros.training.loss import supervise
-from dsca_ros.training.recipe import Recipe
+from dsca_ros.training.recipe import Recipe, RecipeError
 
 VALIDATED = ["val_mae_mm", "val_rmse_mm", "val_bilinear_mae_mm", "val_bilinear_rmse_mm"]
 LOG_COLUMNS = ["step", "seconds", "learning_rate", "loss", *VALIDATED]
@@ -99,6 +99,8 @@ def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_a
     first = 0
     if resume and checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if Recipe.from_dict(state["recipe"], str(checkpoint)).network != recipe.network:
+            raise RecipeError(f"{checkpoint} is of another network than this recipe: train in another folder")
         network.load_state_dict(state["network"])
         average.load_state_dict(state["ema"])
         optimiser.load_state_dict(state["optimiser"])
@@ -108,9 +110,10 @@ def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_a
             csv.writer(file).writerow(LOG_COLUMNS)
 
     cache = folder.parent / "cache"
-    pool = ViewPool(
-        ViewSettings(recipe.views, scale=recipe.scale), cache, lambda done: reporter.views(done, recipe.views)
-    )
+    views = ViewSettings(recipe.views, scale=recipe.scale)
+    if recipe.crop > min(views.height, views.width):
+        raise RecipeError(f"crop is {recipe.crop}, and views are {views.width}x{views.height}")
+    pool = ViewPool(views, cache, lambda done: reporter.views(done, recipe.views))
     held_out = ViewPool(ViewSettings(48, scale=recipe.scale, first_seed=HELD_OUT_SEED), cache)
     validation = [make_batch(held_out, recipe.batch, recipe.crop, recipe.seed, k) for k in range(VALIDATION_BATCHES)]
     depth_range = torch.tensor(DEPTH_RANGE, device=device)

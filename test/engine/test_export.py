@@ -84,7 +84,7 @@ def test_stray_values_are_holes_in_onnxruntime_too(graphs, depth_image, invalid)
 
 def test_the_graph_has_dynamic_sizes_and_two_inputs(tiny_models):
     path = tiny_models / "tiny-x2-fp32.onnx"
-    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert {i.name: i.type for i in session.get_inputs()} == {
         "depth": "tensor(float)",
         "depth_range": "tensor(float)",

@@ -1,4 +1,4 @@
-"""Fixtures of the ROS tests. They run on real rclpy and real DDS, of a ROS installation or of wheels."""
+"""Fixtures of the ROS tests: real rclpy and real DDS, of a ROS installation or of wheels."""
 
 from __future__ import annotations
 

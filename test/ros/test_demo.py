@@ -1,7 +1,8 @@
-"""`dsca demo`: three processes over DDS, the figures, the picture, and what it says when it fails."""
+"""`dsca demo`: three processes over DDS, figures, a picture, and what it says when it fails."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -41,7 +42,7 @@ class Demo:
         return self.popen.returncode
 
     def has_left_something(self) -> bool:
-        """Whether a process of the group lives on after the end, for longer than it takes to leave."""
+        """Whether a process of the group lives on for longer than it takes to leave."""
         deadline = time.monotonic() + END_WITHIN
         while time.monotonic() < deadline:
             try:
@@ -53,10 +54,8 @@ class Demo:
 
     def kill(self) -> None:
         """Ends every process of the group for good."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.popen.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         if self.popen.poll() is None:
             self.popen.communicate()
 
@@ -85,7 +84,9 @@ def one_core() -> Iterator[None]:
 
 
 def assert_figures(figures: dict[str, object]) -> None:
-    assert {"input_hz", "output_hz", "dropped_pct", "latency_ms", "engine_ms", "error"} <= set(figures)
+    assert {"input_hz", "output_hz", "dropped_pct", "latency_ms", "engine_ms", "error"} <= set(
+        figures
+    )
     latency = figures["latency_ms"]
     assert set(latency) == {"p50", "p95", "p99"}
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
@@ -116,7 +117,9 @@ def test_the_demo_reports_and_draws(demo: Callable[..., Demo], tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("one_core")
-def test_a_rate_that_falls_short_fails_with_the_figures(demo: Callable[..., Demo], tmp_path: Path) -> None:
+def test_a_rate_that_falls_short_fails_with_the_figures(
+    demo: Callable[..., Demo], tmp_path: Path
+) -> None:
     target, picture = tmp_path / "figures.json", tmp_path / "demo.png"
     options = ["--seconds", "1", "--rate", "240", "--size", "200x150", "--threads", "1"]
     run = demo(*options, "--json", str(target), "--picture", str(picture))

@@ -138,13 +138,17 @@ def test_diagnostics_come_once_a_second(graph: Graph) -> None:
     node.close()
 
 
-def test_the_node_tells_its_state_as_it_changes(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_node_tells_its_state_as_it_changes(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(diagnostics, "STALE_AFTER", 3600.0)
     node = graph.start_node()
     status = graph.status(lambda v: v["state"] == "IDLE", "of IDLE")
     assert status.level == DiagnosticStatus.OK
     graph.connect()
-    assert graph.status(lambda v: v["state"] == "WAITING", "of WAITING").level == DiagnosticStatus.WARN
+    assert (
+        graph.status(lambda v: v["state"] == "WAITING", "of WAITING").level == DiagnosticStatus.WARN
+    )
     graph.good_frame()
     graph.good_frame()
     status = graph.status(lambda v: v["state"] == "RUNNING" and v["published"] == "2", "of RUNNING")
@@ -152,7 +156,14 @@ def test_the_node_tells_its_state_as_it_changes(graph: Graph, monkeypatch: pytes
     assert set(read) >= KEYS
     assert read["engine"] == node.upsampler.engine == status.hardware_id
     assert read["precision"] == "fp32"
-    for name in ("input_hz", "output_hz", "latency_p50_ms", "latency_p99_ms", "engine_ms", "overhead_ms"):
+    for name in (
+        "input_hz",
+        "output_hz",
+        "latency_p50_ms",
+        "latency_p99_ms",
+        "engine_ms",
+        "overhead_ms",
+    ):
         assert float(read[name]) > 0, name
     assert float(read["latency_p50_ms"]) <= float(read["latency_p99_ms"])
     image = list(graph.listener.images.values())[-1]
@@ -168,7 +179,6 @@ def test_the_node_tells_its_state_as_it_changes(graph: Graph, monkeypatch: pytes
 def test_a_listener_that_comes_back_waits_and_finds_nothing_stale(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnostics, "STALE_AFTER", 0.5)
     graph.start_node()
     (subscription,) = graph.listener.subscribe(OUTPUTS[0])
     graph.spin_until(lambda: graph.camera.image_publisher.get_subscription_count() == 1)
@@ -177,7 +187,8 @@ def test_a_listener_that_comes_back_waits_and_finds_nothing_stale(
     graph.tester.destroy_subscription(subscription)
     graph.spin_until(lambda: graph.camera.image_publisher.get_subscription_count() == 0)
     graph.status(lambda v: v["state"] == "IDLE", "of IDLE")
+    # Any time is too long now; but that nobody listened for a while is no fault of the camera.
+    monkeypatch.setattr(diagnostics, "STALE_AFTER", 0.0)
     graph.listener.subscribe(OUTPUTS[0])
-    # The camera was not listened to for a while: that is no reason to call it stale.
     status = graph.status(lambda v: v["state"] != "IDLE", "with a listener again")
-    assert values(status)["state"] in ("WAITING", "RUNNING")
+    assert values(status)["state"] == "WAITING"

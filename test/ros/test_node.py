@@ -33,7 +33,9 @@ def test_results_are_scale_times_larger_with_the_header_that_came(graph: Graph, 
     image.header.frame_id = "kinect_depth_camera_link"
     info = graph.camera.info(image)
     result = graph.exchange(image, info)
-    graph.spin_until(lambda: graph.listener.infos and graph.listener.clouds, "camera_info and points")
+    graph.spin_until(
+        lambda: graph.listener.infos and graph.listener.clouds, "camera_info and points"
+    )
     scaled, cloud = graph.listener.infos[key(image)], graph.listener.clouds[key(image)]
 
     for message in (result, scaled, cloud):
@@ -67,7 +69,13 @@ def test_the_image_is_the_upsamplers_bit_for_bit(
 
 @pytest.mark.parametrize(
     ("given", "asked"),
-    [("16UC1", "32FC1"), ("mono16", "32FC1"), ("mono16", "16UC1"), ("32FC1", "16UC1"), ("32FC1", "32FC1")],
+    [
+        ("16UC1", "32FC1"),
+        ("mono16", "32FC1"),
+        ("mono16", "16UC1"),
+        ("32FC1", "16UC1"),
+        ("32FC1", "32FC1"),
+    ],
 )
 def test_the_result_has_the_encoding_asked_for(
     graph: Graph, upsampler: Upsampler, given: str, asked: str
@@ -119,23 +127,23 @@ def test_the_size_may_change_in_mid_stream(graph: Graph, upsampler: Upsampler) -
         image = graph.camera.image(depth)
         result = graph.exchange(image, graph.camera.info(image))
         np.testing.assert_array_equal(pixels(result), upsampler(depth))
-        graph.spin_until(lambda k=key(image): k in graph.listener.clouds, "points of the new size")
-        assert graph.listener.infos[key(image)].width == 2 * width
-        assert graph.listener.clouds[key(image)].height == 2 * height
+        stamp = key(image)
+        graph.spin_until(lambda s=stamp: s in graph.listener.clouds, "points of the new size")
+        assert graph.listener.infos[stamp].width == 2 * width
+        assert graph.listener.clouds[stamp].height == 2 * height
     assert graph.counter("published") == 5
 
 
 def test_any_stamp_is_kept(graph: Graph) -> None:
     graph.start_node()
     graph.connect(IMAGE)
-    published = 0
     # Clocks that are not set, jump back or break.
-    for sec, nanosec in ((0, 0), (2**31 - 1, 999_999_999), (-1, 0), (7, 2**32 - 1), (5, 0)):
+    stamps = ((0, 0), (2**31 - 1, 999_999_999), (-1, 0), (7, 2**32 - 1), (5, 0))
+    for count, (sec, nanosec) in enumerate(stamps, 1):
         image = graph.camera.image()
         image.header.stamp.sec, image.header.stamp.nanosec = sec, nanosec
         assert graph.exchange(image).header == image.header
-        published += 1
-        graph.spin_until(lambda n=published: graph.counter("published") == n, f"{sec} s to count", 5.0)
+        graph.spin_until(lambda n=count: graph.counter("published") == n, f"{sec} s to count", 5.0)
     assert graph.counter("engine_error") == 0
 
 
@@ -155,9 +163,13 @@ def test_the_camera_is_subscribed_to_only_while_someone_listens(graph: Graph) ->
         published = graph.counter("published")
         image = graph.camera.image()
         graph.send(image, graph.camera.info(image))
-        graph.spin_until(lambda n=published: graph.counter("published") == n + 1, f"{topic}'s frame")
+        graph.spin_until(
+            lambda n=published: graph.counter("published") == n + 1, f"{topic}'s frame"
+        )
         graph.tester.destroy_subscription(subscription)
-        graph.spin_until(lambda: [p.get_subscription_count() for p in publishers] == [0, 0], "to let go")
+        graph.spin_until(
+            lambda: [p.get_subscription_count() for p in publishers] == [0, 0], "to let go"
+        )
     graph.status(lambda v: v["state"] == "IDLE")
 
 
@@ -193,7 +205,9 @@ def test_no_points_while_they_are_off_or_nobody_listens(
     assert len(made) == 1
 
 
-def test_no_points_are_computed_without_a_listener(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_points_are_computed_without_a_listener(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(messages, "encode_points", lambda *_: pytest.fail("points for nobody"))
     graph.start_node()
     graph.connect(IMAGE, INFO)
@@ -243,7 +257,9 @@ def test_of_the_frames_that_come_in_meanwhile_only_the_newest_is_taken(
     for results in (graph.listener.images, graph.listener.infos, graph.listener.clouds):
         assert list(results) == [key(images[0]), key(images[4])]
     assert gate.frames == 2
-    np.testing.assert_array_equal(pixels(graph.listener.images[key(images[4])]), upsampler(depths[4]))
+    np.testing.assert_array_equal(
+        pixels(graph.listener.images[key(images[4])]), upsampler(depths[4])
+    )
     counts = {"received": 5, "dropped_busy": 3, "published": 2}
     assert node.health.counts() == counts
     in_message = {name: str(value) for name, value in counts.items()}
@@ -258,14 +274,18 @@ def test_best_effort_cameras_and_reliable_listeners_both_match(graph: Graph) -> 
         graph.tester.destroy_publisher(publisher)
     graph.camera = Camera(graph.tester, best_effort())
     graph.start_node()
-    graph.listener.subscribe(INFO, POINTS, qos=QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE))
+    graph.listener.subscribe(
+        INFO, POINTS, qos=QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
+    )
     graph.connect(IMAGE)
     graph.good_frame()
 
 
 def test_a_listener_whose_qos_does_not_match_is_told_of(graph: Graph) -> None:
     graph.start_node()
-    graph.listener.subscribe(IMAGE, qos=QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    graph.listener.subscribe(
+        IMAGE, qos=QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    )
     graph.spin_until(lambda: graph.listener.warnings("durability"), "the warning")
     (text,) = graph.listener.warnings("durability")
     assert "depth_sr/image_raw" in text and "volatile" in text

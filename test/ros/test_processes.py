@@ -37,6 +37,24 @@ node.main(sys.argv)
 #: The process signals itself and, as SIGTERM only shuts ROS down, waits until that has happened.
 SIGNAL_ITSELF = "os.kill(os.getpid(), {number})\n        while rclpy.ok(): time.sleep(0.01)"
 
+#: An executable with a function of it that first signals the process, so that the rest of the
+#: callback finds ROS shut down.
+SIGNALLED_IN = """
+import os, sys, time
+import rclpy
+from dsca_ros.ros import {module} as module
+
+real = module.{function}
+
+def signalled(*args, **kwargs):
+    os.kill(os.getpid(), {number})
+    while rclpy.ok(): time.sleep(0.01)
+    return real(*args, **kwargs)
+
+module.{function} = signalled
+module.main(sys.argv)
+"""
+
 
 def wait_for(graph: Graph, process: Process, text: str) -> None:
     """Until the process has written something; fails at once if it ends before."""
@@ -70,6 +88,12 @@ def assert_left_in_order(process: Process, number: signal.Signals) -> None:
     status = process.end(number)
     assert "Traceback" not in process.output(), process.output()
     assert "rror" not in process.output(), process.output()
+    assert status == 0, process.output()
+
+
+def assert_ended_in_order(process: Process) -> None:
+    status = process.wait(TIMEOUT)
+    assert "Traceback" not in process.output(), process.output()
     assert status == 0, process.output()
 
 
@@ -115,10 +139,15 @@ def test_a_node_that_works_leaves_at_once(graph: Graph, number: signal.Signals) 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_node_that_is_loading_leaves_at_once(graph: Graph, number: signal.Signals) -> None:
     script = NODE_WITH.format(starting=SIGNAL_ITSELF.format(number=int(number)), working="pass")
-    process = graph.run(["-c", script])
-    status = process.wait(TIMEOUT)
-    assert "Traceback" not in process.output(), process.output()
-    assert status == 0, process.output()
+    assert_ended_in_order(graph.run(["-c", script]))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_within_a_callback_of_the_node_ends_it(
+    graph: Graph, number: signal.Signals
+) -> None:
+    script = SIGNALLED_IN.format(module="node", function="Health.array", number=int(number))
+    assert_ended_in_order(graph.run(["-c", script]))
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -144,10 +173,20 @@ def test_a_node_whose_engine_hangs_leaves_at_once(graph: Graph, number: signal.S
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_camera_that_publishes_leaves_at_once(graph: Graph, number: signal.Signals) -> None:
-    # At a thousand hertz there is nearly always a callback for the signal to come into.
-    process = graph.start(CAMERA, width=160, height=120, frames=2, rate=1000.0)
+    process = graph.start(CAMERA, width=160, height=120, frames=2, rate=200.0)
     wait_for(graph, process, "publishing")
     assert_left_in_order(process, number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_within_a_callback_of_the_camera_ends_it(
+    graph: Graph, number: signal.Signals
+) -> None:
+    script = SIGNALLED_IN.format(
+        module="synthetic_camera", function="messages.to_camera_info", number=int(number)
+    )
+    parameters = ["-p", "width:=32", "-p", "height:=24", "-p", "frames:=1"]
+    assert_ended_in_order(graph.run(["-c", script, "--ros-args", *parameters]))
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -19,7 +19,10 @@ FRAMES = 3
 
 @pytest.mark.parametrize(
     ("encoding", "sensor", "reliability"),
-    [("16UC1", "stereo", ReliabilityPolicy.RELIABLE), ("32FC1", "tof", ReliabilityPolicy.BEST_EFFORT)],
+    [
+        ("16UC1", "stereo", ReliabilityPolicy.RELIABLE),
+        ("32FC1", "tof", ReliabilityPolicy.BEST_EFFORT),
+    ],
 )
 def test_frames_are_the_streams_in_a_loop(
     graph: Graph, encoding: str, sensor: str, reliability: ReliabilityPolicy
@@ -54,7 +57,9 @@ def test_frames_are_the_streams_in_a_loop(
     assert not np.array_equal(lap[0], lap[1], equal_nan=True)
 
     def index_of(image: Image) -> int:
-        (index,) = (i for i in range(FRAMES) if np.array_equal(pixels(image), lap[i], equal_nan=True))
+        (index,) = (
+            i for i in range(FRAMES) if np.array_equal(pixels(image), lap[i], equal_nan=True)
+        )
         return index
 
     seen = [index_of(image) for image in images]
@@ -74,7 +79,12 @@ def test_frames_are_the_streams_in_a_loop(
         assert info.header == image.header
         messages.check_camera_info(info, image.width, image.height)
         assert messages.to_intrinsics(info) == camera
-        assert (info.k[0], info.k[2], info.k[4], info.k[5]) == (camera.fx, camera.cx, camera.fy, camera.cy)
+        assert (info.k[0], info.k[2], info.k[4], info.k[5]) == (
+            camera.fx,
+            camera.cx,
+            camera.fy,
+            camera.cy,
+        )
         assert not any(info.d)
 
 
