@@ -54,6 +54,11 @@ class Upsampler:
         """What runs, for people."""
         return self._engine.description
 
+    @property
+    def device(self) -> str:
+        """What it runs on: ``CPU``, or the GPU's name."""
+        return self._engine.device
+
     def __call__(self, depth: np.ndarray) -> np.ndarray:
         """Super-resolves one image.
 

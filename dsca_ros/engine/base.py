@@ -16,6 +16,8 @@ class Engine(Protocol):
 
     #: What runs, for people: "ONNX Runtime 1.23 (CPU, 2 threads)".
     description: str
+    #: What it runs on: ``CPU``, or the GPU's name.
+    device: str
     scale: int
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:

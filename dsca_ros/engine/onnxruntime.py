@@ -26,6 +26,7 @@ class OnnxRuntimeEngine:
 
     def __init__(self, model: ModelFile, threads: int = 0) -> None:
         self.scale = model.scale
+        self.device = "CPU"
         self.threads = threads
         self._model = model
         self._graph = model.read()

@@ -19,6 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CameraInfo, Image
 
 from dsca_ros import share
@@ -169,12 +170,11 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
         "engine": settings.engine,
         "threads": settings.threads,
     }
+    processes: dict[str, subprocess.Popen] = {}
+    # Both signals interrupt whatever runs here, so that `finally` takes the processes along.
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
-        processes = {
-            "camera": _start("dsca_ros.ros.synthetic_camera", camera, Path(folder) / "camera.log"),
-            "node": _start("dsca_ros.ros.node", node, Path(folder) / "node.log"),
-        }
-        rclpy.init(args=[])
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         monitor = Monitor()
         executor = SingleThreadedExecutor()
         executor.add_node(monitor)
@@ -192,6 +192,8 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
             return False
 
         try:
+            processes["camera"] = _start("dsca_ros.ros.synthetic_camera", camera, Path(folder) / "camera.log")
+            processes["node"] = _start("dsca_ros.ros.node", node, Path(folder) / "node.log")
             if not spin(START_TIMEOUT, "starting", until=lambda: monitor.seen > 0):
                 raise DemoError(
                     f"no result came within {START_TIMEOUT:.0f} s; do the processes see each other over DDS? "
@@ -216,6 +218,7 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+            signal.signal(signal.SIGTERM, handler)
     return monitor.run
 
 

@@ -44,6 +44,7 @@ class Health:
 
     engine: str = "starting"
     precision: str = ""
+    device: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _counts: Counter = field(default_factory=Counter)
     _input: deque = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -52,6 +53,11 @@ class Health:
     _age: float = 0.0
     _invalid: float = 0.0
     _error: str | None = None
+
+    def listening(self) -> None:
+        """The camera is subscribed to (again): what came before tells nothing of it."""
+        with self._lock:
+            self._input.clear()
 
     def received(self) -> None:
         """A frame came in."""
@@ -93,6 +99,7 @@ class Health:
                 "state": status.message.split(":")[0],
                 "engine": self.engine,
                 "precision": self.precision,
+                "device": self.device,
                 "input_hz": f"{_rate(self._input):.1f}",
                 "output_hz": f"{_rate(self._output):.1f}",
                 "invalid_ratio": f"{self._invalid:.3f}",

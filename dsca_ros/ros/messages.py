@@ -99,16 +99,23 @@ def to_bytes(values: np.ndarray) -> array:
     return data
 
 
+def image_size(info: CameraInfo) -> tuple[int, int]:
+    """(width, height) of the image that a camera_info goes with: the sensor's region of interest, binned."""
+    width, height = info.roi.width or info.width, info.roi.height or info.height
+    return width // max(1, info.binning_x), height // max(1, info.binning_y)
+
+
 def check_camera_info(info: CameraInfo, width: int, height: int) -> None:
     """Holds a camera_info to the size of the image it goes with.
 
     Raises:
         BadMessage: if it describes another image.
     """
-    if (info.width, info.height) != (width, height):
+    described = image_size(info)
+    if described != (width, height):
         raise BadMessage(
             "camera_info_size",
-            f"camera_info is for {info.width}x{info.height}, the image is {width}x{height}; "
+            f"camera_info is for {described[0]}x{described[1]}, the image is {width}x{height}; "
             "is it of the same stream and profile?",
         )
 
@@ -122,7 +129,8 @@ def scale_camera_info(info: CameraInfo, scale: int, header: Header) -> CameraInf
     binning_x, binning_y = max(1, info.binning_x), max(1, info.binning_y)
     roi = info.roi
     scaled = CameraInfo(header=header, distortion_model=info.distortion_model, d=info.d, r=info.r)
-    scaled.width, scaled.height = info.width * scale, info.height * scale
+    width, height = image_size(info)
+    scaled.width, scaled.height = width * scale, height * scale
     k, p = np.array(info.k, np.float64), np.array(info.p, np.float64)
 
     def per_axis(f: float, c: float, offset: int, binning: int) -> tuple[float, float]:

@@ -7,7 +7,7 @@ than one frame.
 
 from __future__ import annotations
 
-import sys
+import copy
 import threading
 import time
 from collections import OrderedDict
@@ -16,24 +16,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import ROSInterruptException
-from rclpy.executors import ExternalShutdownException
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from dsca_ros.depth import units
-from dsca_ros.engine.base import EngineError
 from dsca_ros.ros import messages, parameters
 from dsca_ros.ros.diagnostics import FrameTimes, Health
 from dsca_ros.ros.qos import INPUT_QOS, OUTPUT_QOS, publisher_events, subscription_events
+from dsca_ros.ros.run import ClosableNode, run
 from dsca_ros.upsampler import Upsampler
 
 #: Camera infos kept by stamp: they may come before or after their image.
@@ -50,7 +45,7 @@ class Frame:
     arrived: float
 
 
-class DscaNode(Node):
+class DscaNode(ClosableNode):
     """Publishes super-resolved depth of the camera it subscribes to.
 
     Args:
@@ -71,7 +66,7 @@ class DscaNode(Node):
 
         s = self.settings
         self.upsampler = Upsampler(s.model, s.scale, s.engine, s.precision, s.threads, s.depth_range)
-        self.health.engine = self.upsampler.engine
+        self.health.engine, self.health.device = self.upsampler.engine, self.upsampler.device
         self.get_logger().info(f"{s.model} x{s.scale} ({s.precision}) on {self.upsampler.engine}")
 
         self._slot: Frame | None = None
@@ -95,13 +90,14 @@ class DscaNode(Node):
     def _publisher(self, kind: type, topic: str) -> Publisher:
         events = publisher_events(topic, lambda text: self._warn(f"qos {topic}", text), self._follow_demand)
         overrides = QoSOverridingOptions.with_default_policies()
-        return self.create_publisher(kind, topic, OUTPUT_QOS, event_callbacks=events, qos_overriding_options=overrides)
+        qos = copy.copy(OUTPUT_QOS)  # rclpy writes overrides into the profile it is given
+        return self.create_publisher(kind, topic, qos, event_callbacks=events, qos_overriding_options=overrides)
 
     def _subscription(self, kind: type, topic: str, callback: Callable[[Any], None]) -> Subscription:
         events = subscription_events(topic, lambda text: self._warn(f"qos {topic}", text))
         overrides = QoSOverridingOptions.with_default_policies()
         return self.create_subscription(
-            kind, topic, callback, INPUT_QOS, event_callbacks=events, qos_overriding_options=overrides
+            kind, topic, callback, copy.copy(INPUT_QOS), event_callbacks=events, qos_overriding_options=overrides
         )
 
     def _listened_to(self) -> bool:
@@ -114,6 +110,7 @@ class DscaNode(Node):
         """Subscribes to the camera while someone listens, and lets go of it after."""
         wanted = not self.settings.lazy or self._listened_to()
         if wanted and not self._subscriptions_to_camera:
+            self.health.listening()
             self._subscriptions_to_camera = [
                 self._subscription(Image, "depth/image_raw", self._on_image),
                 self._subscription(CameraInfo, "depth/camera_info", self._on_camera_info),
@@ -208,7 +205,9 @@ class DscaNode(Node):
             self._points.publish(cloud)
         finished = time.monotonic()
         times = FrameTimes(started - frame.arrived, decoded - started, inferred - decoded, finished - inferred)
-        age = (self.get_clock().now() - Time.from_msg(image.header.stamp)).nanoseconds * 1e-9
+        # Not through rclpy's Time: it takes no negative stamp, and cameras send what they like.
+        stamp = image.header.stamp.sec + image.header.stamp.nanosec * 1e-9
+        age = self.get_clock().now().nanoseconds * 1e-9 - stamp
         self.health.published(times, age, invalid)
 
     def _info_for(self, image: Image) -> CameraInfo | None:
@@ -255,20 +254,7 @@ def _stamp(message: Image | CameraInfo) -> tuple[int, int]:
 
 def main(args: list[str] | None = None) -> None:
     """The executable ``dsca_node``: runs until Ctrl-C or SIGTERM; exit status 1 if it cannot start."""
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = DscaNode()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException, ROSInterruptException):
-        pass
-    except (EngineError, ValueError) as error:
-        print(f"dsca_node: {error}", file=sys.stderr)
-        sys.exit(1)
-    finally:
-        if node is not None:
-            node.close()
-        rclpy.try_shutdown()
+    run(DscaNode, "dsca_node", args)
 
 
 if __name__ == "__main__":

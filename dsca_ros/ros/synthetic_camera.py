@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -16,12 +14,15 @@ from dsca_ros.depth import units
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.synthetic import DEFAULT_FOV, DEFAULT_FRAMES, DEFAULT_SEED, SyntheticStream
 from dsca_ros.ros import messages
+from dsca_ros.ros.run import ClosableNode, run
 
 #: Frames are rendered ahead up to this many; a longer lap is cut to it.
 MAX_FRAMES = 600
+#: Images larger than this a side are a slip of the finger.
+MAX_SIDE = 4096
 
 
-class SyntheticCamera(Node):
+class SyntheticCamera(ClosableNode):
     """Renders a lap of its path ahead and loops it, so that publishing costs next to nothing.
 
     Raises:
@@ -33,7 +34,10 @@ class SyntheticCamera(Node):
 
         def parameter(name: str, default: Any, description: str) -> Any:
             descriptor = ParameterDescriptor(description=description, read_only=True)
-            return self.declare_parameter(name, default, descriptor).value
+            try:
+                return self.declare_parameter(name, default, descriptor).value
+            except ParameterException as error:
+                raise ValueError(str(error)) from None
 
         width = parameter("width", 320, "Image width, pixels")
         height = parameter("height", 240, "Image height, pixels")
@@ -44,11 +48,12 @@ class SyntheticCamera(Node):
         seed = parameter("seed", DEFAULT_SEED, "Seed of the room and of the noise")
         frames = parameter("frames", DEFAULT_FRAMES, "Frames of one lap of the camera's path")
         self.frame_id = parameter("frame_id", "synthetic_camera_depth_optical_frame", "Frame of the messages")
-        if width < 8 or height < 8 or not 0 < rate <= 1000 or not 1 <= frames <= MAX_FRAMES:
-            raise ValueError(
-                f"cannot publish {width}x{height} at {rate} Hz with {frames} frames a lap; "
-                f"at least 8x8, 0 < rate <= 1000 and 1 <= frames <= {MAX_FRAMES}"
-            )
+        if not (min(width, height) >= 8 and max(width, height) <= MAX_SIDE and 0 < rate <= 1000):
+            raise ValueError(f"cannot publish {width}x{height} at {rate} Hz; 8x8 to {MAX_SIDE}x{MAX_SIDE}, up to 1000 Hz")
+        if not 1 <= frames <= MAX_FRAMES:
+            raise ValueError(f"frames is {frames}; it must be 1 to {MAX_FRAMES}")
+        if not 0 < fov < 180:
+            raise ValueError(f"horizontal_fov is {fov}; it must be between 0 and 180 degrees")
         if encoding not in ("16UC1", "32FC1"):
             raise ValueError(f"encoding is {encoding!r}; it must be 16UC1 or 32FC1")
         self.encoding = encoding
@@ -67,6 +72,8 @@ class SyntheticCamera(Node):
 
     def _pixels(self, stream: SyntheticStream, index: int) -> Image:
         """Frame ``index`` as a message without a stamp."""
+        if not self.context.ok():  # SIGTERM only shuts ROS down
+            raise ExternalShutdownException
         depth = units.like(stream.measured(index), messages.DEPTH_ENCODINGS[self.encoding])
         message = Image()
         message.header.frame_id = self.frame_id
@@ -82,20 +89,7 @@ class SyntheticCamera(Node):
 
 def main(args: list[str] | None = None) -> None:
     """The executable ``synthetic_camera``: runs until Ctrl-C or SIGTERM."""
-    rclpy.init(args=args)
-    node = None
-    try:
-        node = SyntheticCamera()
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except ValueError as error:
-        print(f"synthetic_camera: {error}", file=sys.stderr)
-        sys.exit(1)
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
+    run(SyntheticCamera, "synthetic_camera", args)
 
 
 if __name__ == "__main__":

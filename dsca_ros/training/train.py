@@ -187,7 +187,8 @@ def draw_curve(log: Path, picture: Path, title: str) -> None:
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(column["step"], column["loss"])
-    left.set(xlabel="step", ylabel="training loss", yscale="log", title=title)
+    # The surface term's weight rises in the second half, and the loss with it.
+    left.set(xlabel="step", ylabel="training loss", title=title, ylim=(0, None))
     for name, colour in (("mae", "tab:blue"), ("rmse", "tab:orange")):
         right.plot(column["step"], column[f"val_{name}_mm"], color=colour, label=f"network, {name.upper()}")
         bilinear = column[f"val_bilinear_{name}_mm"]

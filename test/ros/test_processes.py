@@ -204,3 +204,19 @@ def test_the_executables_are_installed(name: str, module: str) -> None:
     (entry,) = metadata.entry_points(group="console_scripts", name=name)
     assert entry.value == f"{module}:main"
     assert callable(entry.load())
+
+
+@pytest.mark.parametrize("module", [NODE, CAMERA])
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["--params-file", "nowhere.yaml"], "nowhere.yaml"), (["-p", "scale"], "scale"), (["--bogus"], "--bogus")],
+)
+def test_ros_arguments_that_cannot_be_read_end_in_one_line(
+    graph: Graph, module: str, arguments: list[str], word: str
+) -> None:
+    process = graph.run(["-m", module, "--ros-args", *arguments])
+    assert process.wait(TIMEOUT) == 1, process.output()
+    assert "Traceback" not in process.output()
+    last = process.output().strip().splitlines()[-1]
+    assert "cannot read the ROS arguments" in last
+    assert word in last
