@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -90,12 +91,15 @@ def draw_demo(samples: list[Sample], path: Path, title: str) -> None:
             if column == 0:
                 axes[row, 0].set_ylabel(label, fontsize=12)
     figure.colorbar(drawn, ax=axes[:3, :], aspect=40, pad=0.01, label="depth, m (white: no measurement)")
+    heat = colormaps["magma"].with_extremes(bad="tab:gray")  # holes must not look like errors
     for column, name in enumerate(("input", "bicubic", "DSCA")):
         image = images[name]
         error = np.where(image > 0, 1e3 * np.abs(image - truth), np.nan)
-        drawn = axes[3, column].imshow(error, cmap="magma", vmin=0, vmax=ERROR_RANGE_MM, interpolation="nearest")
+        drawn = axes[3, column].imshow(error, cmap=heat, vmin=0, vmax=ERROR_RANGE_MM, interpolation="nearest")
         axes[3, column].set_title(f"error of {name}: mean {np.nanmean(error):.1f} mm", fontsize=12)
-    figure.colorbar(drawn, ax=axes[3, :3], location="bottom", aspect=80, pad=0.02, label="error, mm")
+    figure.colorbar(
+        drawn, ax=axes[3, :3], location="bottom", aspect=80, pad=0.02, label="error, mm (grey: no measurement)"
+    )
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])

@@ -49,7 +49,9 @@ class SyntheticCamera(ClosableNode):
         frames = parameter("frames", DEFAULT_FRAMES, "Frames of one lap of the camera's path")
         self.frame_id = parameter("frame_id", "synthetic_camera_depth_optical_frame", "Frame of the messages")
         if not (min(width, height) >= 8 and max(width, height) <= MAX_SIDE and 0 < rate <= 1000):
-            raise ValueError(f"cannot publish {width}x{height} at {rate} Hz; 8x8 to {MAX_SIDE}x{MAX_SIDE}, up to 1000 Hz")
+            raise ValueError(
+                f"cannot publish {width}x{height} at {rate} Hz; 8x8 to {MAX_SIDE}x{MAX_SIDE}, up to 1000 Hz"
+            )
         if not 1 <= frames <= MAX_FRAMES:
             raise ValueError(f"frames is {frames}; it must be 1 to {MAX_FRAMES}")
         if not 0 < fov < 180:
