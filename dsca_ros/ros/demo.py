@@ -208,7 +208,7 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
             monitor.measuring = False
         finally:
             for process in processes.values():
-                process.send_signal(signal.SIGINT)
+                process.terminate()
             executor.shutdown()
             monitor.destroy_node()
             rclpy.try_shutdown()

@@ -57,6 +57,11 @@ def scales() -> list[int]:
     return sorted({2} | (there & {4}))
 
 
+def interruptible() -> None:
+    """Run in a child before it starts: a shell that runs the tests in the background has SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def participants(domain: int) -> int:
     """How many DDS participants of this machine are in a domain, by the ports they listen at."""
     taken = 0
@@ -196,7 +201,11 @@ class Process:
         }
         with log.open("w") as file:
             self.popen = subprocess.Popen(
-                [sys.executable, *arguments], env=environment, stdout=file, stderr=subprocess.STDOUT
+                [sys.executable, *arguments],
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                preexec_fn=interruptible,
             )
 
     def output(self) -> str:

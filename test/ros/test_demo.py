@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from ros_graph import END_WITHIN, free_domain, participants
+from ros_graph import END_WITHIN, free_domain, interruptible, participants
 
 METHODS = {"nearest", "bilinear", "bicubic", "dsca"}
 FIGURES = {"rmse_mm", "mae_mm", "flying_pct", "valid_pct"}
@@ -33,6 +33,7 @@ class Demo:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=interruptible,
         )
         self.stdout = self.stderr = ""
 
