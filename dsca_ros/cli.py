@@ -6,29 +6,32 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
+
+from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_RANGE, DEFAULT_SCALE
 
 app = typer.Typer(
     name="dsca",
     help="Depth super-resolution for depth cameras.",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
+# Not as arguments: Ubuntu 22.04's typer has neither, and needs neither.
+app.pretty_exceptions_enable = False
+app.rich_markup_mode = None
 console = Console(stderr=True)
 
 JSON = typer.Option(None, "--json", metavar="FILE", help="Write the figures to FILE as JSON; - is standard output.")
-MODEL = typer.Option("dsca-nano", help="Name of the model; `dsca info` lists them.")
+MODEL = typer.Option(DEFAULT_MODEL, help="Name of the model; `dsca info` lists them.")
 ENGINE = typer.Option("auto", help="What runs the model; `dsca info` lists them.")
-SCALE = typer.Option(2, help="Output size over input size: 2, 4 or 8.")
+SCALE = typer.Option(DEFAULT_SCALE, help="Output size over input size: 2, 4 or 8.")
 THREADS = typer.Option(0, min=0, help="Threads of one inference on a CPU; 0: the number of cores.")
 
 
-def fail(text: str) -> None:
+def fail(text: str) -> NoReturn:
     """Ends the command with one line and exit status 1."""
     # Not through rich: it would break the line, and read [brackets] in paths as markup.
     print(f"dsca: {text}", file=sys.stderr)
@@ -144,8 +147,8 @@ def upscale(
     model: str = MODEL,
     scale: int = SCALE,
     unit: float = typer.Option(0.001, help="Metres a step of integer images: 0.001 is mm, 0.0001 is 0.1 mm."),
-    min_depth: float = typer.Option(0.1, help="Nearest depth taken as valid, metres."),
-    max_depth: float = typer.Option(10.0, help="Farthest depth taken as valid, metres."),
+    min_depth: float = typer.Option(DEFAULT_RANGE[0], help="Nearest depth taken as valid, metres."),
+    max_depth: float = typer.Option(DEFAULT_RANGE[1], help="Farthest depth taken as valid, metres."),
     engine: str = ENGINE,
     threads: int = THREADS,
 ) -> None:

@@ -71,7 +71,12 @@ class OnnxRuntimeEngine:
         else:
             metres = np.ascontiguousarray(depth)
         feeds = {"depth": metres[None, None], "depth_range": np.array(depth_range, np.float32)}
-        result = self._session(depth.shape).run(None, feeds)[0][0, 0]
+        session = self._session(depth.shape)
+        try:
+            result = session.run(None, feeds)[0][0, 0]
+        except Exception as error:  # onnxruntime raises its own kinds, straight from C++
+            text = str(error).splitlines()[0]
+            raise EngineError(f"ONNX Runtime failed on {depth.shape[1]}x{depth.shape[0]}: {text}") from error
         return units.like(result, depth.dtype)
 
     def close(self) -> None:

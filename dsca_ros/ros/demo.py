@@ -27,6 +27,7 @@ from dsca_ros.depth import units
 from dsca_ros.depth.synthetic import DEFAULT_FRAMES, DEFAULT_SEED
 from dsca_ros.ros import messages
 from dsca_ros.ros.qos import OUTPUT_QOS
+from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_SCALE
 
 #: How long the first result may take: rendering, loading, discovery; seconds.
 START_TIMEOUT = 90.0
@@ -47,8 +48,8 @@ class DemoSettings:
     """What the demo runs."""
 
     seconds: float = 10.0
-    model: str = "dsca-nano"
-    scale: int = 2
+    model: str = DEFAULT_MODEL
+    scale: int = DEFAULT_SCALE
     width: int = 320
     height: int = 240
     rate: float = 30.0
@@ -75,19 +76,15 @@ class DemoRun:
         answered = set(self.output_stamps)
         counted = [s for s in self.input_stamps if s < max(self.input_stamps) - IN_FLIGHT * 1e9]
         lost = sum(stamp not in answered for stamp in counted)
-        p50, p95, p99 = np.percentile(self.latencies_ms, [50, 95, 99]) if self.latencies_ms else [float("nan")] * 3
+        p50, p95, p99 = np.percentile(self.latencies_ms, [50, 95, 99])
         return {
-            "input_hz": round(_rate(self.input_stamps), 2),
-            "output_hz": round(_rate(self.output_stamps), 2),
+            "input_hz": round(len(self.input_stamps) / self.seconds, 2),
+            "output_hz": round(len(self.output_stamps) / self.seconds, 2),
             "dropped_pct": round(100.0 * lost / max(1, len(counted)), 2),
             "latency_ms": {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "p99": round(float(p99), 2)},
             "engine_ms": float(self.diagnostics.get("engine_ms", "nan")),
             "node_overhead_ms": float(self.diagnostics.get("overhead_ms", "nan")),
         }
-
-
-def _rate(stamps: list[int]) -> float:
-    return (len(stamps) - 1) / ((stamps[-1] - stamps[0]) * 1e-9) if len(stamps) > 1 else 0.0
 
 
 def _nanoseconds(message: Image | CameraInfo) -> int:
@@ -97,8 +94,8 @@ def _nanoseconds(message: Image | CameraInfo) -> int:
 class Monitor(Node):
     """Sees what a user of the node sees: the camera's topics and the result's."""
 
-    def __init__(self) -> None:
-        super().__init__("demo_monitor")
+    def __init__(self, namespace: str) -> None:
+        super().__init__("demo_monitor", namespace=namespace)
         self.run = DemoRun()
         self.measuring = False
         self.seen = 0
@@ -134,7 +131,7 @@ class Monitor(Node):
             self.run.samples.append((units.to_metres(pair[0]), units.to_metres(pair[1])))
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
-        if self.measuring and array.status:
+        if array.status:
             self.run.diagnostics = {v.key: v.value for v in array.status[0].values}
 
 
@@ -151,6 +148,8 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
     """
     # The demo is its own little world: nothing of it reaches a robot on the network, or comes from it.
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the variable above
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     # Default buffers are made for small messages; see docs/dds.md. Fast DDS 3 renamed the variable.
     profile = share.find("config/fastdds.xml")
@@ -170,12 +169,13 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
         "engine": settings.engine,
         "threads": settings.threads,
     }
+    namespace = f"/dsca_demo_{os.getpid()}"
     processes: dict[str, subprocess.Popen] = {}
     # Both signals interrupt whatever runs here, so that `finally` takes the processes along.
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        monitor = Monitor()
+        monitor = Monitor(namespace)
         executor = SingleThreadedExecutor()
         executor.add_node(monitor)
 
@@ -192,8 +192,8 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
             return False
 
         try:
-            processes["camera"] = _start("dsca_ros.ros.synthetic_camera", camera, Path(folder) / "camera.log")
-            processes["node"] = _start("dsca_ros.ros.node", node, Path(folder) / "node.log")
+            for name, module, values in (("camera", "synthetic_camera", camera), ("node", "node", node)):
+                processes[name] = _start(f"dsca_ros.ros.{module}", namespace, values, Path(folder) / f"{name}.log")
             if not spin(START_TIMEOUT, "starting", until=lambda: monitor.seen > 0):
                 raise DemoError(
                     f"no result came within {START_TIMEOUT:.0f} s; do the processes see each other over DDS? "
@@ -206,6 +206,8 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
             spin(settings.seconds, "measuring")
             monitor.run.seconds = time.monotonic() - begun
             monitor.measuring = False
+            if not monitor.run.output_stamps or not monitor.run.input_stamps:
+                raise DemoError(f"frames stopped coming while measuring: {_tail(Path(folder) / 'node.log')}")
         finally:
             for process in processes.values():
                 process.terminate()
@@ -222,11 +224,10 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
     return monitor.run
 
 
-def _start(module: str, values: dict[str, object], log: Path) -> subprocess.Popen:
-    arguments = [f"{key}:={value}" for key, value in values.items()]
-    command = [sys.executable, "-m", module, "--ros-args"]
-    for argument in arguments:
-        command += ["-p", argument]
+def _start(module: str, namespace: str, values: dict[str, object], log: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", module, "--ros-args", "-r", f"__ns:={namespace}"]
+    for key, value in values.items():
+        command += ["-p", f"{key}:={value}"]
     with log.open("w") as file:
         return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
 

@@ -111,6 +111,8 @@ class DscaNode(ClosableNode):
         wanted = not self.settings.lazy or self._listened_to()
         if wanted and not self._subscriptions_to_camera:
             self.health.listening()
+            with self._wake:
+                self._infos.clear()  # the camera may have another profile by now
             self._subscriptions_to_camera = [
                 self._subscription(Image, "depth/image_raw", self._on_image),
                 self._subscription(CameraInfo, "depth/camera_info", self._on_camera_info),
@@ -129,9 +131,14 @@ class DscaNode(ClosableNode):
             self._wake.notify()
 
     def _on_camera_info(self, info: CameraInfo) -> None:
+        stamp = _stamp(info)
         with self._wake:
-            self._infos[_stamp(info)] = info
-            self._infos.move_to_end(_stamp(info))
+            newest = next(reversed(self._infos), stamp)
+            if stamp < newest:
+                # A bag that loops, or a clock that was set: what was kept is of another time.
+                self._infos.clear()
+                self._warn("time_jump", f"time went back from {newest[0]} s to {stamp[0]} s: buffers cleared")
+            self._infos[stamp] = info
             while len(self._infos) > KEPT_INFOS:
                 self._infos.popitem(last=False)
 
@@ -158,7 +165,7 @@ class DscaNode(ClosableNode):
 
     def _reject(self, error: messages.BadMessage) -> None:
         self.health.count(f"rejected_{error.cause}")
-        self._warn(error.cause, f"{error} (dropped; counted in /diagnostics)")
+        self._warn(error.cause, f"{error} (left out; counted in /diagnostics)")
 
     # --- the worker -----------------------------------------------------------------------------
 
@@ -230,6 +237,8 @@ class DscaNode(ClosableNode):
             self.health.count("not_calibrated")
             self._warn("not_calibrated", "camera_info has no focal length (K is zero): no points are published")
             return None
+        if any(info.d):
+            self._warn("distorted", "camera_info has distortion: points take the depth image for rectified")
         if self._points_buffer is None or self._points_buffer.shape[:2] != result.shape:
             self._points_buffer = np.empty((*result.shape, 3), np.float32)
         points = messages.to_intrinsics(info).back_project(units.to_metres(result), self._points_buffer)

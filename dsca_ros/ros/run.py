@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -48,6 +49,8 @@ def run(create: Callable[[], ClosableNode], name: str, args: list[str] | None) -
         if rclpy.ok():
             raise
     finally:
+        # A second Ctrl-C must not cut the cleaning up short.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
             node.close()
         rclpy.try_shutdown()

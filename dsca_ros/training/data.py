@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,35 +56,40 @@ class ViewPool:
         self.settings = settings
         self.factors = [2**k for k in range(settings.scale.bit_length())]
         # The renderer is part of what the cache depends on.
-        source = Path(__file__).parent.parent / "depth" / "scenes.py"
-        key = hashlib.sha256(json.dumps(asdict(settings)).encode() + source.read_bytes()).hexdigest()[:16]
+        depth = Path(__file__).parent.parent / "depth"
+        source = (depth / "scenes.py").read_bytes() + (depth / "camera.py").read_bytes()
+        key = hashlib.sha256(json.dumps(asdict(settings)).encode() + source).hexdigest()[:16]
         folder = cache / f"views-{key}"
-        if not (folder / "done").exists():
-            self._render(folder, progress)
+        if not folder.exists():
+            # Aside, then renamed: two trainings may want the same views at once.
+            partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=_made(cache)))
+            self._render(partial, progress)
+            try:
+                partial.rename(folder)
+            except OSError:  # the other one was first
+                shutil.rmtree(partial)
         self.depth = [np.load(folder / f"x{factor}.npy", mmap_mode="r") for factor in self.factors]
-        self.fov = np.load(folder / "fov.npy")
+        self.focal = np.load(folder / "focal.npy")
 
     def _render(self, folder: Path, progress: Callable[[int], None] | None) -> None:
         s = self.settings
-        folder.mkdir(parents=True, exist_ok=True)
         stores = [
             np.lib.format.open_memmap(
                 folder / f"x{f}.npy", mode="w+", dtype=np.float32, shape=(s.count, s.height * f, s.width * f)
             )
             for f in self.factors
         ]
-        fovs = np.empty(s.count)
+        focal = np.empty(s.count)
         for index in range(s.count):
             scene, camera, phase = self.view(index)
-            fovs[index] = camera.fx
+            focal[index] = camera.fx
             for factor, store in zip(self.factors, stores):
                 store[index] = scene.render(camera.scaled(factor), phase)
             if progress:
                 progress(index + 1)
         for store in stores:
             store.flush()
-        np.save(folder / "fov.npy", fovs)
-        (folder / "done").touch()
+        np.save(folder / "focal.npy", focal)
 
     def view(self, index: int) -> tuple[Scene, Intrinsics, float]:
         """Scene, low-resolution camera and path phase of a view; three views share a scene."""
@@ -93,8 +100,13 @@ class ViewPool:
 
     def camera(self, index: int) -> Intrinsics:
         """Low-resolution camera of a view."""
-        s, focal = self.settings, float(self.fov[index])
+        s, focal = self.settings, float(self.focal[index])
         return Intrinsics(s.width, s.height, focal, focal, (s.width - 1) / 2, (s.height - 1) / 2)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def random_sensor(rng: np.random.Generator) -> Sensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dsca_ros.training.recipe import Recipe
 
@@ -15,7 +15,8 @@ class TrainingProgress:
 
     def __init__(self, console: Console, recipe: Recipe) -> None:
         self._console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        count = TextColumn("{task.completed}/{task.total}")
+        columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
         self._progress = Progress(*columns, console=console)
         self._views = self._progress.add_task("rendering views", total=recipe.views, visible=False)
         self._steps = self._progress.add_task(f"training {recipe.name}", total=recipe.steps)

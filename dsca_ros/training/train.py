@@ -98,13 +98,13 @@ def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_a
     checkpoint, log = folder / "checkpoint.pt", folder / "log.csv"
     first = 0
     if resume and checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if Recipe.from_dict(state["recipe"], str(checkpoint)).network != recipe.network:
-            raise RecipeError(f"{checkpoint} is of another network than this recipe: train in another folder")
+        state = _load(checkpoint, recipe, device)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["ema"])
         optimiser.load_state_dict(state["optimiser"])
         first = state["step"]
+    elif checkpoint.exists():
+        raise RecipeError(f"{checkpoint} is there already: go on with --resume, or train in another --folder")
     else:
         with log.open("w", newline="") as file:
             csv.writer(file).writerow(LOG_COLUMNS)
@@ -166,6 +166,22 @@ def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_a
             reporter.step(done, recipe.steps, running, figures)
     draw_curve(log, folder / "curve.png", recipe.name)
     return checkpoint
+
+
+def _load(checkpoint: Path, recipe: Recipe, device: torch.device) -> dict:
+    """The checkpoint of an interrupted run of this very recipe."""
+    try:
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        trained = Recipe.from_dict(state["recipe"], str(checkpoint))
+    except Exception as error:  # torch's unpickler raises nearly anything for a file that is none
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RecipeError(f"{checkpoint}: not a checkpoint of `dsca train` ({reason})") from None
+    different = [key for key, value in plain(recipe).items() if plain(trained)[key] != value]
+    if different:
+        raise RecipeError(
+            f"{checkpoint} is of another recipe ({', '.join(different)} differ): train in another --folder"
+        )
+    return state
 
 
 def plain(recipe: Recipe) -> dict:

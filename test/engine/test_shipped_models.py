@@ -39,11 +39,11 @@ def measured(seed: int, width: int, height: int) -> np.ndarray:
 
 
 @cache
-def figures(kind: tuple[str, int]) -> dict[str, dict[str, float]]:
+def figures(kind: tuple[str, int], sensor: str) -> dict[str, dict[str, float]]:
     """Errors of all methods over rooms that no model was trained on."""
     engine, scale = load(kind, "fp32"), kind[1]
     rooms = 6 if scale == 2 else 4
-    samples = held_out_samples(lambda depth: engine.infer(depth, RANGE), scale, "stereo", rooms)
+    samples = held_out_samples(lambda depth: engine.infer(depth, RANGE), scale, sensor, rooms)
     return compare(samples)
 
 
@@ -92,27 +92,33 @@ def test_half_precision_costs_no_truth(kind):
     assert np.quantile(error, 0.99) < 0.002 and error.mean() < 0.0005
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_mean_error_is_15_per_cent_under_the_best_plain_enlargement(kind):
-    found = figures(kind)
+def by_sensor(test):
+    """Runs a test with every model and scale behind every camera."""
+    sensors = pytest.mark.parametrize("sensor", ["stereo", "kinect_v1", "tof"])
+    return pytest.mark.parametrize("kind", KINDS, ids=str)(sensors(test))
+
+
+@by_sensor
+def test_mean_error_is_15_per_cent_under_the_best_plain_enlargement(kind, sensor):
+    found = figures(kind, sensor)
     best = min(found[method]["mae_mm"] for method in ("nearest", "bilinear", "bicubic"))
     assert found["dsca"]["mae_mm"] <= 0.85 * best
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_rmse_is_no_larger_than_the_best(kind):
-    found = figures(kind)
+@by_sensor
+def test_rmse_is_no_larger_than_the_best(kind, sensor):
+    found = figures(kind, sensor)
     best = min(found[method]["rmse_mm"] for method in ("nearest", "bilinear", "bicubic"))
     assert found["dsca"]["rmse_mm"] <= best
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_at_most_half_as_many_pixels_fly_as_with_bicubic(kind):
-    found = figures(kind)
+@by_sensor
+def test_at_most_half_as_many_pixels_fly_as_with_bicubic(kind, sensor):
+    found = figures(kind, sensor)
     assert found["dsca"]["flying_pct"] <= 0.5 * found["bicubic"]["flying_pct"]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_as_many_pixels_are_valid_as_with_nearest(kind):
-    found = figures(kind)
+@by_sensor
+def test_as_many_pixels_are_valid_as_with_nearest(kind, sensor):
+    found = figures(kind, sensor)
     assert found["dsca"]["valid_pct"] == pytest.approx(found["nearest"]["valid_pct"], rel=0.01)

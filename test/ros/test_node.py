@@ -6,9 +6,12 @@ import threading
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time as Stamp
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_graph import INPUTS, OUTPUTS, Camera, Graph, key, pixels, scales, scene, xyz
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
 from dsca_ros.depth import units
 from dsca_ros.ros import messages
@@ -322,3 +325,12 @@ def test_qos_of_one_topic_is_overridden_and_the_others_keep_theirs(graph: Graph)
         INFO: ReliabilityPolicy.RELIABLE,
         POINTS: ReliabilityPolicy.RELIABLE,
     }
+
+
+def test_time_that_goes_back_forgets_the_camera_infos_of_before(graph: Graph) -> None:
+    node = graph.start_node()
+    for second in (10, 11, 12):
+        node._on_camera_info(CameraInfo(header=Header(stamp=Stamp(sec=second))))
+    assert [stamp[0] for stamp in node._infos] == [10, 11, 12]
+    node._on_camera_info(CameraInfo(header=Header(stamp=Stamp(sec=3))))
+    assert [stamp[0] for stamp in node._infos] == [3]

@@ -13,7 +13,7 @@ from dsca_ros.network.dsca import DSCA, DSCAConfig  # noqa: E402
 from dsca_ros.training import train as training  # noqa: E402
 from dsca_ros.training.data import ViewPool, ViewSettings, make_batch  # noqa: E402
 from dsca_ros.training.loss import supervise  # noqa: E402
-from dsca_ros.training.recipe import Recipe  # noqa: E402
+from dsca_ros.training.recipe import Recipe, RecipeError  # noqa: E402, RecipeError
 
 NETWORK = DSCAConfig(2, (6,), (1,), unshuffle=2, input_channels=INPUT_CHANNELS, residual_gain=0.05)
 RECIPE = Recipe("tiny", 2, NETWORK, 6, batch=1, crop=24, warm_up=2, views=3, validate_every=2)
@@ -87,7 +87,7 @@ def test_what_a_run_leaves(tmp_path):
     assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_resumed_log_goes_on_and_a_new_run_starts_over(tmp_path):
+def test_a_resumed_log_goes_on_and_a_new_run_overwrites_nothing(tmp_path):
     def steps():
         with (tmp_path / "run" / "log.csv").open() as file:
             return [row["step"] for row in csv.DictReader(file)]
@@ -95,8 +95,22 @@ def test_a_resumed_log_goes_on_and_a_new_run_starts_over(tmp_path):
     training.train(RECIPE, tmp_path / "run", False, Silent(), stop_at=2)
     training.train(RECIPE, tmp_path / "run", True, Silent(), stop_at=4)
     assert steps() == ["2", "4"]
-    training.train(RECIPE, tmp_path / "run", False, Silent(), stop_at=2)
-    assert steps() == ["2"]
+    with pytest.raises(RecipeError, match="--resume"):
+        training.train(RECIPE, tmp_path / "run", False, Silent(), stop_at=2)
+    assert steps() == ["2", "4"]
+
+
+def test_only_the_same_recipe_resumes(tmp_path):
+    training.train(RECIPE, tmp_path / "run", False, Silent(), stop_at=1)
+    with pytest.raises(RecipeError, match=r"\(seed differ\)"):
+        training.train(replace(RECIPE, seed=2), tmp_path / "run", True, Silent())
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_named(tmp_path, content):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    with pytest.raises(RecipeError, match="not a checkpoint"):
+        training.train(RECIPE, tmp_path, True, Silent())
 
 
 def test_a_finished_run_resumes_to_itself(tmp_path):
