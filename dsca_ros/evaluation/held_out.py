@@ -11,8 +11,8 @@ from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.synthetic import DEFAULT_FOV, HELD_OUT_SEED, SyntheticStream
 from dsca_ros.evaluation.compare import Sample
 
-#: Scenes before this one serve training's own validation.
-FIRST_SEED = HELD_OUT_SEED + 100
+#: Scenes before this one served training's validation and the choice of its recipe.
+FIRST_SEED = HELD_OUT_SEED + 2000
 #: Phase of the path each scene is looked at from, as a frame number of four a lap.
 FRAME, FRAMES = 1, 4
 
