@@ -33,13 +33,11 @@ def to_metres(depth: np.ndarray) -> np.ndarray:
     if depth.dtype == np.uint16:
         metres = depth.astype(np.float32)
         metres *= np.float32(1.0 / MM_PER_M)
-        metres[depth > MAX_UINT16_MM] = 0.0
+        metres[~is_valid(depth)] = 0.0
         return metres
     if depth.dtype in (np.float32, np.float64):
         metres = depth.astype(np.float32)
-        # A comparison with NaN is false, so this one test covers NaN, both infinities and <= 0.
-        with np.errstate(invalid="ignore"):
-            metres[~((metres > 0.0) & (metres < np.inf))] = 0.0
+        metres[~is_valid(metres)] = 0.0
         return metres
     raise TypeError(f"depth must be uint16 millimetres or float metres, not {depth.dtype}")
 
@@ -69,5 +67,6 @@ def is_valid(depth: np.ndarray) -> np.ndarray:
     """[H, W] bool: where ``depth``, of either coding, holds a measurement."""
     if depth.dtype == np.uint16:
         return (depth > 0) & (depth <= MAX_UINT16_MM)
+    # A comparison with NaN is false, so this one test covers NaN, both infinities and <= 0.
     with np.errstate(invalid="ignore"):
         return (depth > 0) & (depth < np.inf)

@@ -131,7 +131,8 @@ class Monitor(Node):
             self.run.samples.append((units.to_metres(pair[0]), units.to_metres(pair[1])))
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
-        if array.status:
+        # Another node's may come by where ROS_DOMAIN_ID is set.
+        if array.status and array.status[0].name.startswith(self.get_namespace()):
             self.run.diagnostics = {v.key: v.value for v in array.status[0].values}
 
 
@@ -152,9 +153,9 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     # Default buffers are made for small messages; see docs/dds.md. Fast DDS 3 renamed the variable.
-    profile = share.find("config/fastdds.xml")
-    for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        os.environ.setdefault(variable, str(profile))
+    if profile := share.find("config/fastdds.xml"):
+        for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+            os.environ.setdefault(variable, str(profile))
     camera = {
         "width": settings.width,
         "height": settings.height,
