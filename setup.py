@@ -67,7 +67,7 @@ setup(
             "ros-jazzy-diagnostic-msgs",
         ],
         "tensorrt": ["tensorrt-rtx-cu13", "pycuda"],
-        "train": ["torch>=2.4", "safetensors", "onnx", "onnxscript"],
+        "train": ["torch>=2.9", "safetensors", "onnx", "onnxscript"],
         "replay": ["rosbags"],
         # colcon reads this one to learn that the tests are pytest's.
         "test": ["pytest"],

@@ -60,6 +60,25 @@ def write_text(text: str, target: str | None) -> None:
         fail(f"cannot write {path}: {error.strerror}")
 
 
+def write_markdown(text: str, target: str | None) -> None:
+    """As `write_text`; ``FILE#PART`` exchanges what stands between ``<!-- PART -->`` and ``<!-- end PART -->``."""
+    path, _, part = (target or "").partition("#")
+    if target is None or not part:
+        write_text(text, target)
+        return
+    try:
+        document = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"cannot read {path} ({error})")
+    try:
+        start, end = f"<!-- {part} -->\n", f"<!-- end {part} -->"
+        before, rest = document.split(start)
+        _, after = rest.split(end)
+    except ValueError:
+        fail(f"{path} has no one part between <!-- {part} --> and <!-- end {part} -->")
+    write_text(before + start + text + end + after, path)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """``WxH`` to (width, height)."""
     width, _, height = text.lower().partition("x")
@@ -179,43 +198,88 @@ def upscale(
 
 @app.command()
 def evaluate(
-    model: str = MODEL,
-    scale: int = SCALE,
+    data: Path | None = typer.Option(None, metavar="DIR", help="The paper's benchmark: the folder with its ten maps."),
+    model: list[str] = typer.Option(
+        None, help=f"May be given several times; default {DEFAULT_MODEL}, with --data all of the benchmark's."
+    ),
+    scale: list[int] = typer.Option(None, help="May be given several times; default 2, with --data 2, 4 and 8."),
     sensor: list[str] = typer.Option(["stereo", "kinect_v1", "tof"], help="Sensor models; may be given several times."),
     scenes: int = typer.Option(24, min=1, help="Held-out synthetic rooms."),
     size: str = typer.Option("320x240", metavar="WxH", help="Size of the low-resolution image."),
     engine: str = ENGINE,
+    threads: int = THREADS,
     precision: str = typer.Option("fp32", help="fp32 or fp16."),
+    ensemble: bool = typer.Option(False, "--ensemble", help="With --data: also the mean of eight ways to lay a map."),
+    pictures: Path = typer.Option(None, metavar="DIR", help="With --data: draw result and error of every method."),
     json_file: str = JSON,
-    markdown: str = typer.Option(None, metavar="FILE", help="Write the table as Markdown; - is standard output."),
+    markdown: str = typer.Option(
+        None, metavar="FILE", help="Write the tables as Markdown; FILE#PART replaces PART of a document; - is stdout."
+    ),
 ) -> None:
-    """A model against nearest, bilinear and bicubic on rooms no model was trained on.
+    """Models against the usual ways to enlarge depth, on rooms no model was trained on or, with --data, on the
+    paper's benchmark beside the paper's own figures.
 
     Example: dsca evaluate --model dsca-nano --scale 4 --json -
+
+    Example: dsca evaluate --data middlebury10 --scale 4 --scale 8 --pictures pictures
     """
+    from dsca_ros.engine.base import EngineError
+    from dsca_ros.evaluation.benchmark import BenchmarkError
+
+    tables = Console(file=sys.stderr if "-" in (json_file, markdown) else sys.stdout)
+    try:
+        if data is None:
+            models, scales = model or [DEFAULT_MODEL], scale or [DEFAULT_SCALE]
+            results = _held_out(tables, models, scales, sensor, scenes, parse_size(size), engine, precision, threads)
+            write_json({"results": results}, json_file)
+            from dsca_ros.evaluation.report import markdown_table
+
+            write_markdown(markdown_table(results), markdown)
+        else:
+            from dsca_ros.evaluation.benchmark_report import benchmark_markdown, benchmark_tables
+            from dsca_ros.evaluation.benchmark_run import BenchmarkSettings, run_benchmark
+
+            scales = scale or [2, 4, 8]
+            settings = BenchmarkSettings(model or [], scales, engine, precision, threads, ensemble, pictures)
+            figures = run_benchmark(data, settings, console)
+            tables.print(benchmark_tables(figures))
+            write_json(figures, json_file)
+            write_markdown(benchmark_markdown(figures), markdown)
+    except (BenchmarkError, EngineError, ValueError) as error:
+        fail(str(error))
+
+
+def _held_out(
+    tables: Console,
+    models: list[str],
+    scales: list[int],
+    sensors: list[str],
+    scenes: int,
+    size: tuple[int, int],
+    engine: str,
+    precision: str,
+    threads: int,
+) -> list[dict[str, Any]]:
+    """Models on held-out synthetic rooms; prints a table for each."""
     from rich.progress import track
 
-    from dsca_ros.engine.base import EngineError
     from dsca_ros.evaluation.compare import compare
     from dsca_ros.evaluation.held_out import held_out_samples
-    from dsca_ros.evaluation.report import error_table, markdown_table
+    from dsca_ros.evaluation.report import error_table
     from dsca_ros.upsampler import Upsampler
 
-    width, height = parse_size(size)
+    width, height = size
     results = []
-    try:
-        with Upsampler(model, scale, engine, precision) as upsampler:
-            for name in sensor:
-                samples = held_out_samples(upsampler, scale, name, scenes, width, height)
-                counted = track(samples, f"{name} ×{scale}", total=scenes, console=console, transient=True)
-                errors = compare(counted)
-                results.append({"sensor": name, "model": model, "scale": scale, "scenes": scenes, "error": errors})
-                if "-" not in (json_file, markdown):
-                    Console().print(error_table(errors, f"{model} ×{scale}, {name} {width}×{height}, {scenes} rooms"))
-    except (EngineError, ValueError) as error:
-        fail(str(error))
-    write_json({"results": results}, json_file)
-    write_text(markdown_table(results), markdown)
+    for model in models:
+        for scale in scales:
+            with Upsampler(model, scale, engine, precision, threads) as upsampler:
+                for name in sensors:
+                    samples = held_out_samples(upsampler, scale, name, scenes, width, height)
+                    counted = track(samples, f"{name} ×{scale}", total=scenes, console=console, transient=True)
+                    errors = compare(counted)
+                    results.append({"sensor": name, "model": model, "scale": scale, "scenes": scenes, "error": errors})
+                    tables.print(error_table(errors, f"{model} ×{scale}, {name} {width}×{height}, {scenes} rooms"))
+    return results
 
 
 @app.command()
@@ -241,15 +305,20 @@ def train(
     recipe: Path = typer.Argument(..., help="A recipe, see config/train/."),
     resume: bool = typer.Option(False, "--resume", help="Go on from the last checkpoint."),
     folder: Path = typer.Option(None, help="Where checkpoint, log and curve go; default runs/NAME."),
+    data: Path = typer.Option(None, help="The folder of the maps' folders, for recipes that train on maps."),
     threads: int = typer.Option(1, min=1, help="Threads of torch; one process a core trains most."),
+    compiled: bool = typer.Option(
+        None, "--compile/--no-compile", help="Fuse the network with torch.compile, which needs a C++ compiler."
+    ),
 ) -> None:
-    """Trains a model on synthetic scenes. Interrupt it at will: --resume goes on exactly.
+    """Trains a model. Interrupt it at will: --resume goes on exactly.
 
     Example: dsca train config/train/dsca-nano-x2.yaml --resume
     """
     try:
         import torch
 
+        from dsca_ros.training.maps import MapError
         from dsca_ros.training.progress import TrainingProgress
         from dsca_ros.training.recipe import Recipe, RecipeError
         from dsca_ros.training.train import train as run
@@ -260,9 +329,12 @@ def train(
         chosen = Recipe.load(recipe)
         where = folder or Path("runs") / chosen.name
         with TrainingProgress(console, chosen) as progress:
-            checkpoint = run(chosen, where, resume, progress)
-    except RecipeError as error:
+            checkpoint = run(chosen, where, resume, progress, data=data, compiled=compiled)
+    except (MapError, RecipeError) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        kept = (where / "checkpoint.pt").exists()
+        fail("interrupted" + f"; what was trained is in {where}: go on with --resume" * kept)
     console.print(f"checkpoint: {checkpoint}; export it with: dsca export {checkpoint}", highlight=False)
 
 

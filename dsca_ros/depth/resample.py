@@ -16,7 +16,7 @@ def _linear(distance: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, 1.0 - np.abs(distance))
 
 
-def _cubic(distance: np.ndarray) -> np.ndarray:
+def cubic(distance: np.ndarray) -> np.ndarray:
     """Keys' cubic convolution with a = -0.5, as image tools use it."""
     x = np.abs(distance)
     inner = (1.5 * x - 2.5) * x * x + 1.0
@@ -59,7 +59,7 @@ def bilinear(depth: np.ndarray, scale: int) -> np.ndarray:
 
 def bicubic(depth: np.ndarray, scale: int) -> np.ndarray:
     """Bicubic among the valid pixels: [H, W] float32 metres to [sH, sW], 0 invalid."""
-    return _masked(depth, scale, _cubic, 2)
+    return _masked(depth, scale, cubic, 2)
 
 
 def _masked(depth: np.ndarray, scale: int, kernel: Callable[[np.ndarray], np.ndarray], radius: int) -> np.ndarray:

@@ -25,11 +25,12 @@ class Engine(Protocol):
 
         Args:
             depth: [H, W] ``uint16`` millimetres or ``float32`` metres, the camera's own array. 0, and
-                non-finite values, are invalid. It is only read.
-            depth_range: nearest and farthest depth taken as valid, metres.
+                non-finite values, are invalid. It is only read. For a model whose domain is levels:
+                ``uint8``, or ``float32`` of 0-255, and no pixel is invalid.
+            depth_range: nearest and farthest depth taken as valid, metres; levels have none.
 
         Returns:
-            [scale * H, scale * W] of the same dtype and unit, 0 invalid.
+            [scale * H, scale * W] of the same dtype and unit.
         """
         ...
 

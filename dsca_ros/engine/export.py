@@ -16,11 +16,12 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dsca_ros.engine.zoo import MANIFEST, PRECISIONS
+from dsca_ros.engine.zoo import DEPTH, LEVELS, MANIFEST, PRECISIONS
 from dsca_ros.network.camera_graph import CameraGraph
 from dsca_ros.network.dsca import DSCA
-from dsca_ros.training.recipe import Recipe
-from dsca_ros.training.train import plain
+from dsca_ros.network.level_graph import LevelGraph
+from dsca_ros.training.recipe import MapData, Recipe, RecipeError
+from dsca_ros.training.train import load_checkpoint
 
 OPSET = 17
 
@@ -30,16 +31,17 @@ class ExportError(ValueError):
 
 
 def save_weights(checkpoint: Path, folder: Path) -> Path:
-    """The averaged weights of a checkpoint as float16 safetensors, the recipe in its metadata."""
+    """The averaged weights of a checkpoint that validated best, as float16 safetensors, the recipe in its metadata."""
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        recipe = Recipe.from_dict(state["recipe"], str(checkpoint))
-    except Exception as error:  # torch's unpickler raises nearly anything for a file that is none
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ExportError(f"{checkpoint}: not a checkpoint of `dsca train` ({reason})") from None
-    tensors = {key: value.half().contiguous() for key, value in state["ema"].items()}
+        state = load_checkpoint(checkpoint)
+    except RecipeError as error:
+        raise ExportError(str(error)) from None
+    recipe, best = Recipe.from_dict(state["recipe"]), state["best"]
+    if not best:
+        raise ExportError(f"{checkpoint}: no validation yet; train on with --resume")
+    tensors = {key: value.half().contiguous() for key, value in best["weights"].items()}
     path = folder / f"{recipe.name}.safetensors"
-    save_file(tensors, path, {"recipe": json.dumps(plain(recipe)), "step": str(state["step"])})
+    save_file(tensors, path, {"recipe": json.dumps(recipe.plain()), "step": str(best["step"])})
     path.chmod(0o644)  # safetensors writes for the owner alone; other users install it too
     return path
 
@@ -57,33 +59,51 @@ def load_weights(path: Path) -> tuple[DSCA, Recipe]:
     return network.eval(), recipe
 
 
-def export_onnx(network: DSCA, path: Path, half: bool = False) -> None:
+def export_onnx(network: DSCA, path: Path, domain: str = DEPTH, half: bool = False) -> None:
     """Writes the whole algorithm as one ONNX graph of dynamic height and width.
 
-    Inputs: ``depth`` [1, 1, height, width] float32 metres, 0 or NaN invalid; ``depth_range`` [2]
-    float32 metres. Output: ``result`` [1, 1, s * height, s * width] float32 metres, 0 invalid.
+    For depth: inputs ``depth`` [1, 1, height, width] float32 metres, 0 or NaN invalid, and
+    ``depth_range`` [2] float32 metres; output ``result`` [1, 1, s * height, s * width] float32 metres,
+    0 invalid. For levels: ``levels`` to ``result``, float32 within 0-255.
 
     Args:
-        network: with ``input_channels`` for cameras.
+        network: with the ``input_channels`` of its domain.
+        path: where to.
+        domain: `DEPTH` or `LEVELS`.
         half: the network in float16; everything around it stays in float32.
     """
-    graph = CameraGraph(network, half).eval()
-    depth = torch.linspace(0.5, 4.0, 40 * 56).reshape(1, 1, 40, 56)
-    depth[..., 10:14, 20:30] = 0.0
-    axes = {"depth": {2: "height", 3: "width"}, "result": {2: "result_height", 3: "result_width"}}
+    graph = make_graph(network, domain, half).eval()
+    if domain == LEVELS:
+        inputs = {"levels": torch.linspace(0.0, 255.0, 40 * 56).reshape(1, 1, 40, 56)}
+    else:
+        depth = torch.linspace(0.5, 4.0, 40 * 56).reshape(1, 1, 40, 56)
+        depth[..., 10:14, 20:30] = 0.0
+        inputs = {"depth": depth, "depth_range": torch.tensor([0.1, 10.0])}
+    image = next(iter(inputs))
+    axes = {image: {2: "height", 3: "width"}, "result": {2: "result_height", 3: "result_width"}}
     with warnings.catch_warnings():
         # The tracing exporter is the one that keeps sizes dynamic through the padding arithmetic.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph,
-            (depth, torch.tensor([0.1, 10.0])),
+            tuple(inputs.values()),
             str(path),
             dynamo=False,
             opset_version=OPSET,
-            input_names=["depth", "depth_range"],
+            input_names=list(inputs),
             output_names=["result"],
             dynamic_axes=axes,
         )
+
+
+def make_graph(network: DSCA, domain: str, half: bool = False) -> torch.nn.Module:
+    """The whole algorithm around a network."""
+    return LevelGraph(network, half) if domain == LEVELS else CameraGraph(network, half)
+
+
+def domain_of(recipe: Recipe) -> str:
+    """What a recipe's network takes: a camera's depth, or levels of 0-255."""
+    return LEVELS if isinstance(recipe.data, MapData) else DEPTH
 
 
 def export_model(source: Path, folder: Path) -> list[Path]:
@@ -108,7 +128,7 @@ def export_model(source: Path, folder: Path) -> list[Path]:
     for precision in PRECISIONS:
         network, recipe = load_weights(weights)
         path = folder / f"{recipe.name}-{precision}.onnx"
-        export_onnx(network, path, half=precision == "fp16")
+        export_onnx(network, path, domain_of(recipe), half=precision == "fp16")
         entries[precision] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
         written.append(path)
     _update_manifest(folder / MANIFEST, recipe, entries)
@@ -117,7 +137,8 @@ def export_model(source: Path, folder: Path) -> list[Path]:
 
 def _update_manifest(path: Path, recipe: Recipe, entries: dict[str, dict[str, str]]) -> None:
     manifest: dict[str, Any] = (yaml.safe_load(path.read_text()) if path.exists() else None) or {"models": {}}
-    manifest["models"].setdefault(recipe.model, {})[recipe.scale] = entries
+    model = manifest["models"].setdefault(recipe.model, {"domain": domain_of(recipe), "scales": {}})
+    model["scales"][recipe.scale] = entries
     text = "# Exported graphs and their hashes; written by `dsca export`.\n" + yaml.safe_dump(manifest)
     partial = path.with_suffix(".partial")
     partial.write_text(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime as ort
 
-from dsca_ros.depth import units
+from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import EngineError
 from dsca_ros.engine.zoo import ModelFile
 
@@ -61,23 +61,14 @@ class OnnxRuntimeEngine:
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`."""
-        if depth.ndim != 2 or depth.size == 0:
-            raise ValueError(f"depth must be a [H, W] image with pixels in it, not of shape {depth.shape}")
-        if depth.dtype not in (np.uint16, np.float32):
-            raise TypeError(f"depth must be uint16 millimetres or float32 metres, not {depth.dtype}")
-        if depth.dtype == np.uint16:
-            metres = depth * np.float32(1.0 / units.MM_PER_M)
-            depth_range = depth_range[0], min(depth_range[1], units.MAX_UINT16_MM / units.MM_PER_M)
-        else:
-            metres = np.ascontiguousarray(depth)
-        feeds = {"depth": metres[None, None], "depth_range": np.array(depth_range, np.float32)}
+        feeds = graph_inputs(depth, depth_range, self._model.domain)
         session = self._session(depth.shape)
         try:
-            result = session.run(None, feeds)[0][0, 0]
+            result = session.run(None, feeds)[0]
         except Exception as error:  # onnxruntime raises its own kinds, straight from C++
             text = str(error).splitlines()[0]
             raise EngineError(f"ONNX Runtime failed on {depth.shape[1]}x{depth.shape[0]}: {text}") from error
-        return units.like(result, depth.dtype)
+        return like_input(result, depth.dtype)
 
     def close(self) -> None:
         """See `Engine.close`."""

@@ -18,6 +18,8 @@ from dsca_ros.engine.base import EngineError
 
 MANIFEST = "manifest.yaml"
 PRECISIONS = ("fp32", "fp16")
+#: What a model takes: a camera's depth, or the benchmark's maps of 0-255.
+DEPTH, LEVELS = "depth", "levels"
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class ModelFile:
     precision: str
     path: Path
     sha256: str
+    domain: str = DEPTH
+
+    @property
+    def weights(self) -> Path:
+        """The network's weights, for engines that build the graph themselves."""
+        return self.path.with_name(f"{self.model}-x{self.scale}.safetensors")
 
     @property
     def name(self) -> str:
@@ -74,9 +82,9 @@ def list_models(folder: Path | None = None) -> list[ModelFile]:
     try:
         manifest = yaml.safe_load((folder / MANIFEST).read_text()) or {}
         return [
-            ModelFile(model, int(scale), precision, folder / entry["file"], entry["sha256"])
-            for model, scales in manifest.get("models", {}).items()
-            for scale, precisions in scales.items()
+            ModelFile(model, int(scale), precision, folder / entry["file"], entry["sha256"], about["domain"])
+            for model, about in manifest.get("models", {}).items()
+            for scale, precisions in about["scales"].items()
             for precision, entry in precisions.items()
         ]
     except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:

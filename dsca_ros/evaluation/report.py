@@ -83,6 +83,7 @@ def installation() -> dict[str, Any]:
                 "model": m.model,
                 "scale": m.scale,
                 "precision": m.precision,
+                "domain": m.domain,
                 "bytes": m.path.stat().st_size,
                 "file": m.path.name,
             }
@@ -114,8 +115,9 @@ def info_table(figures: dict[str, Any]) -> Group:
         here = "auto takes this" if row["engine"] == figures["auto"] else "usable" if row["usable"] else row["why_not"]
         engines.add_row(row["engine"], row["version"] or "–", here)
     models = Table(title=f"models in {figures['models_folder']}", title_justify="left")
-    for heading in ("model", "scale", "precision", "size"):
+    for heading in ("model", "takes", "scale", "precision", "size"):
         models.add_column(heading, justify="right" if heading == "size" else "left")
     for row in figures["models"]:
-        models.add_row(row["model"], f"×{row['scale']}", row["precision"], f"{row['bytes'] / 1e3:.0f} kB")
+        size = f"{row['bytes'] / 1e3:.0f} kB"
+        models.add_row(row["model"], row["domain"], f"×{row['scale']}", row["precision"], size)
     return Group(head, engines, models)

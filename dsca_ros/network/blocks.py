@@ -41,6 +41,29 @@ class BilayerResidualBlock(nn.Module):
         return x + self.outer(inner)
 
 
+class PlainResidualBlock(nn.Module):
+    """Two 3x3 convolutions with an activation between them and a residual around them.
+
+    What the paper's ablation compares the bilayer block with. Its hidden layer is as wide as it takes to
+    have the parameters of the bilayer block of the same arguments.
+    """
+
+    def __init__(self, channels: int, expansion: int, inner_kernel: int) -> None:
+        super().__init__()
+        bilayer = channels * channels * (expansion * inner_kernel**2 + expansion + 9)
+        hidden = round(bilayer / (18 * channels))
+        self.first = conv(channels, hidden)
+        self.second = conv(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] to the same."""
+        return x + self.second(F.relu(self.first(x)))
+
+
+#: Residual blocks by the name a configuration gives.
+BLOCKS: dict[str, type[nn.Module]] = {"bilayer": BilayerResidualBlock, "plain": PlainResidualBlock}
+
+
 class CrossScaleAttention(nn.Module):
     """Re-weights the channels of a feature pyramid by their second-order statistics.
 

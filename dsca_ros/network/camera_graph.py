@@ -69,7 +69,7 @@ class CameraGraph(nn.Module):
             residuals = [r.float() for r in self.network(features.half())]
         else:
             residuals = self.network(features)
-        return accumulate(filled, residuals)
+        return accumulate(filled, residuals, self.network.config.factors)
 
     def guard(self, inverse: Tensor, filled: Tensor, valid: Tensor) -> Tensor:
         """Holds inverse depth to the range of the valid input pixels around each output pixel."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsca_ros.network.blocks import BilayerResidualBlock, CrossScaleAttention, conv
+from dsca_ros.network.blocks import BLOCKS, CrossScaleAttention, conv
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DSCAConfig:
         blocks: bilayer residual blocks of each stage, likewise.
         expansion: widening of the inner layer of a block.
         inner_kernel: kernel of the widening convolution, 1 or 3.
-        attention_scales: scales of the cross-scale attention.
+        attention_scales: scales of the cross-scale attention; 0 leaves the attention out.
         unshuffle: features live at 1/unshuffle of a stage's input size, with unshuffle squared
             pixels folded into channels: much cheaper, for real time on CPUs.
         input_channels: the map itself first, then anything known beside it.
@@ -41,20 +41,24 @@ class DSCAConfig:
     unshuffle: int = 1
     input_channels: int = 1
     residual_gain: float = 1.0
+    block: str = "bilayer"
+    multi_stage: bool = True
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 4, 8):
             raise ValueError(f"scale must be 2, 4 or 8, not {self.scale}")
+        if self.block not in BLOCKS:
+            raise ValueError(f"block must be {' or '.join(BLOCKS)}, not {self.block!r}")
 
     @property
-    def stages(self) -> int:
-        """Number of times the size doubles."""
-        return self.scale.bit_length() - 1
+    def factors(self) -> tuple[int, ...]:
+        """By how much every stage enlarges."""
+        return (2,) * (self.scale.bit_length() - 1) if self.multi_stage else (self.scale,)
 
     @property
     def multiple(self) -> int:
         """Height and width are padded to multiples of this inside the network."""
-        return self.unshuffle * 2 ** (self.attention_scales - 1)
+        return self.unshuffle * 2 ** max(0, self.attention_scales - 1)
 
 
 def _entry(values: tuple[int, ...], index: int) -> int:
@@ -62,7 +66,7 @@ def _entry(values: tuple[int, ...], index: int) -> int:
 
 
 class Stage(nn.Module):
-    """Bilayer residual blocks, attention, and a map of twice the stage's input size."""
+    """Residual blocks, attention, and a map larger than the stage's input by its factor."""
 
     def __init__(self, config: DSCAConfig, index: int) -> None:
         super().__init__()
@@ -73,13 +77,12 @@ class Stage(nn.Module):
             self.enter: nn.Module = nn.Conv2d(config.input_channels, channels, 3 * u, stride=u, padding=u)
         else:
             self.enter = nn.Sequential(conv(_entry(config.channels, index - 1), 4 * channels, 1), nn.PixelShuffle(2))
-        blocks = _entry(config.blocks, index)
-        self.blocks = nn.Sequential(
-            *(BilayerResidualBlock(channels, config.expansion, config.inner_kernel) for _ in range(blocks))
-        )
+        block, count = BLOCKS[config.block], _entry(config.blocks, index)
+        self.blocks = nn.Sequential(*(block(channels, config.expansion, config.inner_kernel) for _ in range(count)))
         self.gain = config.residual_gain
-        self.attention = CrossScaleAttention(channels, config.attention_scales)
-        fold = 2 * config.unshuffle
+        scales = config.attention_scales
+        self.attention: nn.Module = CrossScaleAttention(channels, scales) if scales else nn.Identity()
+        fold = config.factors[index] * config.unshuffle
         last = conv(channels, fold**2)
         nn.init.normal_(last.weight, std=1e-2)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
@@ -98,7 +101,7 @@ class DSCA(nn.Module):
     def __init__(self, config: DSCAConfig) -> None:
         super().__init__()
         self.config = config
-        self.stages = nn.ModuleList(Stage(config, index) for index in range(config.stages))
+        self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.factors)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Residual maps of every stage.
@@ -108,15 +111,16 @@ class DSCA(nn.Module):
 
         Returns:
             For stage k = 1, 2, ... a [B, 1, 2^k H, 2^k W] map: what that stage adds to the map of
-            the stage before it, enlarged (see `accumulate`).
+            the stage before it, enlarged (see `accumulate`). Without multi_stage, one map of the whole scale.
         """
         height, width = x.shape[-2:]
         multiple = self.config.multiple
         features = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         residuals = []
-        for index, stage in enumerate(self.stages):
+        factor = 1
+        for stage, enlarged in zip(self.stages, self.config.factors):
             features, residual = stage(features)
-            factor = 2 ** (index + 1)
+            factor *= enlarged
             residuals.append(residual[..., : height * factor, : width * factor])
         return residuals
 
@@ -126,10 +130,10 @@ def enlarge(x: Tensor, factor: int) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
-def accumulate(start: Tensor, residuals: list[Tensor]) -> list[Tensor]:
-    """The map of every stage: the one before it, enlarged, plus the stage's residual."""
+def accumulate(start: Tensor, residuals: list[Tensor], factors: tuple[int, ...]) -> list[Tensor]:
+    """The map of every stage: the one before it, enlarged by the stage's factor, plus its residual."""
     maps, current = [], start
-    for residual in residuals:
-        current = enlarge(current, 2) + residual
+    for residual, factor in zip(residuals, factors):
+        current = enlarge(current, factor) + residual
         maps.append(current)
     return maps

@@ -1,4 +1,4 @@
-"""What a network for cameras is trained to do well."""
+"""What a network is trained to do well: for cameras, and on the benchmark's maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dsca_ros.network.camera_graph import result_validity
 FARTHEST = 1.0 / 25.0
 
 
-def supervise(
+def supervise_depth(
     stages: list[Tensor], targets: list[Tensor], valid: Tensor, surface_weight: float, squared_weight: float
 ) -> Tensor:
     """Deeply supervised loss: L1 on the output of every stage, where the result is valid.
@@ -55,3 +55,23 @@ def surface_distance(depth: Tensor, target: Tensor, radius: int) -> Tensor:
         for dx in (0, radius, 2 * radius):
             best = torch.minimum(best, (depth - padded[..., dy : dy + height, dx : dx + width]).abs())
     return best
+
+
+def supervise_levels(
+    stages: list[Tensor], targets: list[Tensor], stage_weight: float, squared_weight: float
+) -> Tensor:
+    """Deeply supervised loss on levels: L1 on every stage, and the squared error of the last.
+
+    L1 is what finds the exact whole number on a smooth surface, the squared error is what PSNR counts.
+
+    Args:
+        stages: [B, 1, 2^k h, 2^k w] levels of stage k.
+        targets: the same sizes.
+        stage_weight: weight of every stage but the last, whose weight is 1.
+        squared_weight: weight of the last stage's squared error, 1/level.
+    """
+    total = stages[0].new_zeros(())
+    for stage, target in zip(stages[:-1], targets):
+        total = total + stage_weight * (stage - target).abs().mean()
+    error = stages[-1] - targets[-1]
+    return total + error.abs().mean() + squared_weight * error.square().mean()

@@ -18,7 +18,7 @@ class TrainingProgress:
         count = TextColumn("{task.completed}/{task.total}")
         columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
         self._progress = Progress(*columns, console=console)
-        self._views = self._progress.add_task("rendering views", total=recipe.views, visible=False)
+        self._views = self._progress.add_task("rendering views", total=None, visible=False)
         self._steps = self._progress.add_task(f"training {recipe.name}", total=recipe.steps)
 
     def __enter__(self) -> TrainingProgress:
@@ -32,11 +32,11 @@ class TrainingProgress:
 
     def views(self, done: int, total: int) -> None:
         """``done`` of the pool's views are rendered."""
-        self._progress.update(self._views, completed=done, visible=done < total)
+        self._progress.update(self._views, completed=done, total=total, visible=done < total)
 
     def step(self, step: int, total: int, loss: float, validation: dict[str, float] | None) -> None:
         """A step is done."""
         self._progress.update(self._steps, completed=step)
         if validation:
-            mae, bilinear = validation["val_mae_mm"], validation["val_bilinear_mae_mm"]
-            self._console.print(f"step {step}: loss {loss:.4f}, held out {mae:.2f} mm (bilinear {bilinear:.2f} mm)")
+            figures = ", ".join(f"{name.removeprefix('val_')} {value:.3f}" for name, value in validation.items())
+            self._console.print(f"step {step}: loss {loss:.4f}; held out: {figures}", highlight=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,38 @@ import yaml
 
 from dsca_ros.network.camera_graph import INPUT_CHANNELS
 from dsca_ros.network.dsca import DSCAConfig
+from dsca_ros.network.level_graph import LEVEL_CHANNELS
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be read; the text says what is wrong and where."""
+
+
+@dataclass(frozen=True)
+class ViewData:
+    """``kind: views``: synthetic rooms seen by models of cameras; see `views` and `loss.supervise_depth`."""
+
+    views: int = 1500
+    crop: int = 80
+    surface_weight: float = 0.5
+    surface_weight_end: float = 1.25
+    squared_weight: float = 0.2
+
+
+@dataclass(frozen=True)
+class MapData:
+    """``kind: maps``: maps of 0-255 under the benchmark's degradation; see `maps` and `loss.supervise_levels`."""
+
+    shares: dict[str, float] = field(default_factory=lambda: {"procedural": 1.0})
+    size: int = 128
+    noisy: bool = False
+    candidates: int = 2
+    squared_weight: float = 0.1
+    squared_from: float = 0.6
+    stage_weight: float = 0.5
+
+
+DATA_KINDS: dict[str, type[ViewData] | type[MapData]] = {"views": ViewData, "maps": MapData}
 
 
 @dataclass(frozen=True)
@@ -24,18 +52,16 @@ class Recipe:
     scale: int
     network: DSCAConfig
     steps: int
+    data: ViewData | MapData
     batch: int = 6
-    crop: int = 80
+    optimiser: str = "adam"
     learning_rate: float = 2e-3
     warm_up: int = 200
     clip: float = 1.0
     ema: float = 0.999
-    surface_weight: float = 0.5
-    surface_weight_end: float = 1.25
-    squared_weight: float = 0.2
     seed: int = 1
-    views: int = 1500
     validate_every: int = 1000
+    start: str = ""
 
     @property
     def name(self) -> str:
@@ -62,28 +88,47 @@ class Recipe:
     @classmethod
     def from_dict(cls, data: Any, source: str = "recipe") -> Recipe:
         """A recipe of plain values, as read from YAML or from a checkpoint."""
-        if not isinstance(data, dict):
-            raise RecipeError(f"{source}: expected a mapping of keys to values")
-        data = dict(data)
-        known = {f.name for f in fields(cls)}
-        unknown, missing = set(data) - known, {"model", "scale", "network", "steps"} - set(data)
-        if unknown or missing:
-            what = f"unknown key {min(unknown)!r}" if unknown else f"missing key {min(missing)!r}"
-            raise RecipeError(f"{source}: {what}; the keys are {', '.join(sorted(known))}")
-        kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-        for f in fields(cls):
-            kind = kinds.get(str(f.type))
-            if kind and f.name in data and not isinstance(data[f.name], kind):
-                # A likely one: YAML reads 2e-3, without a point, as text.
-                raise RecipeError(f"{source}: {f.name} must be {f.type}, not {data[f.name]!r}")
+        data = _checked(data, cls, source, required={"model", "scale", "network", "steps", "data"})
+        if data.get("optimiser", "adam") not in ("adam", "muon"):
+            raise RecipeError(f"{source}: optimiser must be adam or muon, not {data['optimiser']!r}")
+        chosen = data["data"]
+        if not isinstance(chosen, dict) or chosen.get("kind") not in DATA_KINDS:
+            raise RecipeError(f"{source}: data must be a mapping with kind: {' or '.join(DATA_KINDS)}")
+        kind = DATA_KINDS[chosen["kind"]]
+        values = _checked({k: v for k, v in chosen.items() if k != "kind"}, kind, f"{source}: data")
         if not isinstance(data["network"], dict):
             raise RecipeError(f"{source}: network must be a mapping of keys to values")
-        network: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in dict(data.pop("network")).items()
-        }
-        network.pop("scale", None), network.pop("input_channels", None)
+        network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["network"].items()}
+        network["scale"] = data["scale"]
+        network["input_channels"] = INPUT_CHANNELS if kind is ViewData else LEVEL_CHANNELS
         try:
-            config = DSCAConfig(scale=data["scale"], input_channels=INPUT_CHANNELS, **network)
-            return cls(network=config, **data)
+            return cls(**{**data, "data": kind(**values), "network": DSCAConfig(**network)})
         except (TypeError, ValueError) as error:
             raise RecipeError(f"{source}: {error}") from None
+
+    def plain(self) -> dict[str, Any]:
+        """The recipe as plain values, as `from_dict` takes them."""
+        data = asdict(self)
+        data["network"] = {k: list(v) if isinstance(v, tuple) else v for k, v in data["network"].items()}
+        kind = next(name for name, kind in DATA_KINDS.items() if isinstance(self.data, kind))
+        data["data"] = {"kind": kind, **data["data"]}
+        return data
+
+
+def _checked(data: Any, cls: type, source: str, required: frozenset[str] | set[str] = frozenset()) -> dict[str, Any]:
+    """A mapping whose keys and plain values fit a dataclass."""
+    if not isinstance(data, dict):
+        raise RecipeError(f"{source}: expected a mapping of keys to values")
+    known = {f.name for f in fields(cls)}
+    unknown, missing = set(data) - known, required - set(data)
+    if unknown or missing:
+        what = f"unknown key {str(min(unknown, key=str))!r}" if unknown else f"missing key {min(missing)!r}"
+        raise RecipeError(f"{source}: {what}; the keys are {', '.join(sorted(known))}")
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+    for f in fields(cls):
+        kind = kinds.get(str(f.type), (dict,) if str(f.type).startswith("dict") else ())
+        value = data.get(f.name)
+        if kind and f.name in data and (not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind)):
+            # A likely one: YAML reads 2e-3, without a point, as text.
+            raise RecipeError(f"{source}: {f.name} must be {f.type}, not {value!r}")
+    return dict(data)

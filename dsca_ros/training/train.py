@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
+import signal
+import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from dsca_ros.depth.synthetic import HELD_OUT_SEED
-from dsca_ros.network.camera_graph import CameraGraph
-from dsca_ros.network.dsca import DSCA, enlarge
-from dsca_ros.training.data import Batch, ViewPool, ViewSettings, make_batch
-from dsca_ros.training.loss import supervise
+from dsca_ros.network.dsca import DSCA
+from dsca_ros.training.optimiser import Optimiser
 from dsca_ros.training.recipe import Recipe, RecipeError
+from dsca_ros.training.tasks import Task, make_task
 
-VALIDATED = ["val_mae_mm", "val_rmse_mm", "val_bilinear_mae_mm", "val_bilinear_rmse_mm"]
-LOG_COLUMNS = ["step", "seconds", "learning_rate", "loss", *VALIDATED]
-VALIDATION_BATCHES = 8
-#: Depth range the networks train with, metres: wide, as a node's own range may be.
-DEPTH_RANGE = (0.1, 20.0)
+LOG_COLUMNS = ("step", "seconds", "learning_rate", "loss")
 
 
 class Reporter(Protocol):
@@ -43,140 +41,192 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
-def surface_weight(recipe: Recipe, step: int) -> float:
-    """Constant for the first half, then rising: first find the edges, then make them sharp."""
-    rise = max(0.0, 2.0 * step / recipe.steps - 1.0)
-    return recipe.surface_weight + rise * (recipe.surface_weight_end - recipe.surface_weight)
-
-
-def to_torch(batch: Batch, device: torch.device) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Arrays to tensors on the device."""
-    return torch.from_numpy(batch.depth).to(device), [torch.from_numpy(t).to(device) for t in batch.targets]
-
-
-@torch.no_grad()
-def validate(graph: CameraGraph, batches: list[Batch], depth_range: torch.Tensor) -> dict[str, float]:
-    """Errors of the whole graph on held-out scenes, beside those of bilinear, by `VALIDATED`."""
-    errors: dict[str, list[torch.Tensor]] = {"": [], "bilinear_": []}
-    for batch in batches:
-        depth, targets = to_torch(batch, depth_range.device)
-        filled, _, _ = graph.prepare(depth, depth_range)
-        result = graph(depth, depth_range)
-        mask = result > 0
-        scale = result.shape[-1] // depth.shape[-1]
-        for name, value in (("", result), ("bilinear_", 1.0 / enlarge(filled, scale))):
-            errors[name].append(1e3 * (value - targets[-1])[mask])
-    figures = {}
-    for name, parts in errors.items():
-        error = torch.cat(parts)
-        figures[f"val_{name}mae_mm"] = error.abs().mean().item()
-        figures[f"val_{name}rmse_mm"] = error.square().mean().sqrt().item()
-    return figures
-
-
-def train(recipe: Recipe, folder: Path, resume: bool, reporter: Reporter, stop_at: int | None = None) -> Path:
+def train(
+    recipe: Recipe,
+    folder: Path,
+    resume: bool,
+    reporter: Reporter,
+    stop_at: int | None = None,
+    data: Path | None = None,
+    compiled: bool | None = None,
+) -> Path:
     """Trains a model, or goes on with one.
 
     Args:
         recipe: what to train.
-        folder: where the checkpoint, the log and the curve go; views are cached beside it.
+        folder: where the checkpoint, the log and the curve go; data is cached beside it.
         resume: go on from ``folder/checkpoint.pt`` where there is one. The result is the same, bit for
             bit on CPU, as that of a run that was never interrupted.
         stop_at: stop after this step, as an interruption would.
+        data: the folder of the maps' folders, for recipes that train on recorded maps.
+        compiled: fuse the network with torch.compile; None does so on CUDA.
 
     Returns:
-        The checkpoint: ``recipe``, ``step``, and the averaged weights under ``ema``.
+        The checkpoint: ``recipe``, ``step``, the averaged weights under ``ema``, and under ``best`` those
+        with the best validation.
+
+    Raises:
+        RecipeError: if something is wrong with the recipe, the data, the checkpoint or the disk.
+        KeyboardInterrupt: on Ctrl-C and SIGTERM, once the step is over and the checkpoint written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(recipe.seed)
-    network = DSCA(recipe.network).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    graph = CameraGraph(network)
-    average = DSCA(recipe.network).to(device)
-    average.load_state_dict(network.state_dict())
-    optimiser = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
     checkpoint, log = folder / "checkpoint.pt", folder / "log.csv"
-    first = 0
-    if resume and checkpoint.exists():
-        state = _load(checkpoint, recipe, device)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["ema"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
-    elif checkpoint.exists():
+    resumed = _load(checkpoint, recipe, device) if resume and checkpoint.exists() else None
+    if resumed is None and checkpoint.exists():
         raise RecipeError(f"{checkpoint} is there already: go on with --resume, or train in another --folder")
+    task = make_task(recipe, data, folder.parent / "cache", reporter.views)
+
+    torch.manual_seed(recipe.seed)
+    network = DSCA(recipe.network)
+    if recipe.start and resumed is None:
+        start_from(network, Path(recipe.start))
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(network)
+    graph, average_graph = task.graph(network), task.graph(average)
+    optimiser = Optimiser(network, recipe.optimiser == "muon")
+    first, seconds, running = 0, 0.0, 0.0
+    best: dict[str, Any] = {}
+    if resumed is not None:
+        network.load_state_dict(resumed["network"])
+        average.load_state_dict(resumed["ema"])
+        optimiser.load_state_dict(resumed["optimiser"])
+        first, seconds, running, best = (resumed[key] for key in ("step", "seconds", "running", "best"))
+        _cut_log(log, first)
     else:
-        with log.open("w", newline="") as file:
-            csv.writer(file).writerow(LOG_COLUMNS)
-
-    cache = folder.parent / "cache"
-    views = ViewSettings(recipe.views, scale=recipe.scale)
-    if recipe.crop > min(views.height, views.width):
-        raise RecipeError(f"crop is {recipe.crop}, and views are {views.width}x{views.height}")
-    pool = ViewPool(views, cache, lambda done: reporter.views(done, recipe.views))
-    held_out = ViewPool(ViewSettings(48, scale=recipe.scale, first_seed=HELD_OUT_SEED), cache)
-    validation = [make_batch(held_out, recipe.batch, recipe.crop, recipe.seed, k) for k in range(VALIDATION_BATCHES)]
-    depth_range = torch.tensor(DEPTH_RANGE, device=device)
-
-    def batch_of(step: int) -> Batch:
-        return make_batch(pool, recipe.batch, recipe.crop, recipe.seed, step)
+        _append(log, (*LOG_COLUMNS, *task.columns), mode="w")
+    if compiled or (compiled is None and device.type == "cuda"):
+        network.compile()
 
     def save(step: int) -> None:
         state = {
-            "recipe": plain(recipe),
+            "recipe": recipe.plain(),
             "step": step,
+            "seconds": seconds,
+            "running": running,
             "network": network.state_dict(),
             "ema": average.state_dict(),
             "optimiser": optimiser.state_dict(),
+            "best": best,
         }
-        partial = checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(checkpoint)
+        write_aside(checkpoint, lambda partial: torch.save(state, partial))
 
-    started, running = time.monotonic(), 0.0
-    last = min(recipe.steps, stop_at or recipe.steps)
-    with ThreadPoolExecutor(1) as ahead:  # the next batch is measured while this one trains
-        pending = ahead.submit(batch_of, first)
+    done, last = first, min(recipe.steps, stop_at or recipe.steps)
+    clock = time.monotonic() - seconds
+    with _StopRequest() as stop, ThreadPoolExecutor(1) as ahead:  # the next batch is made while this one trains
+        pending = ahead.submit(task.batch, first)
         for step in range(first, last):
-            depth, targets = to_torch(pending.result(), device)
-            pending = ahead.submit(batch_of, step + 1)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(recipe, step)
-            filled, valid, features = graph.prepare(depth, depth_range)
-            stages = graph.stages(filled, features)
-            loss = supervise(stages, targets, valid, surface_weight(recipe, step), recipe.squared_weight)
-            optimiser.zero_grad(set_to_none=True)
+            batch = pending.result()
+            pending = ahead.submit(task.batch, step + 1)
+            low = torch.from_numpy(batch.low).to(device, non_blocking=True)
+            targets = [torch.from_numpy(t).to(device, non_blocking=True) for t in batch.targets]
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+                loss = task.loss(graph, low, targets, step / recipe.steps)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
-            optimiser.step()
+            optimiser.step(learning_rate(recipe, step))
             with torch.no_grad():
                 # A young average forgets fast, or the first weights would linger in it.
                 decay = min(recipe.ema, (step + 1) / (step + 10))
-                for mean, value in zip(average.parameters(), network.parameters()):
-                    mean.lerp_(value, 1.0 - decay)
-            running = loss.item() if step == first else 0.98 * running + 0.02 * loss.item()
+                torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - decay)
+            running = loss.item() if step == 0 else 0.98 * running + 0.02 * loss.item()
 
             done, figures = step + 1, None
-            if done % recipe.validate_every == 0 or done == last:
-                figures = validate(CameraGraph(average), validation, depth_range)
-                with log.open("a", newline="") as file:
-                    row = [done, round(time.monotonic() - started, 1), learning_rate(recipe, step), running]
-                    csv.writer(file).writerow(row + [figures[name] for name in VALIDATED])
+            if done % recipe.validate_every == 0 or done == recipe.steps:
+                figures = task.validate(average_graph, device)
+                seconds = time.monotonic() - clock
+                row = [done, round(seconds, 1), learning_rate(recipe, step), running]
+                _append(log, row + [figures[name] for name in task.columns])
+                if not best or task.badness(figures) <= task.badness(best["figures"]):
+                    best = {"step": done, "figures": figures, "weights": copy.deepcopy(average.state_dict())}
                 save(done)
             reporter.step(done, recipe.steps, running, figures)
-    draw_curve(log, folder / "curve.png", recipe.name)
+            if stop.requested or done == last:
+                seconds = time.monotonic() - clock
+                save(done)
+                break
+    if stop.requested and done < last:
+        raise KeyboardInterrupt
+    draw_curve(log, folder / "curve.png", recipe.name, task)
     return checkpoint
 
 
-def _load(checkpoint: Path, recipe: Recipe, device: torch.device) -> dict:
-    """The checkpoint of an interrupted run of this very recipe."""
+class _StopRequest:
+    """Holds back Ctrl-C and SIGTERM until a step is over, so that a checkpoint never has half of one."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def _request(self, number: int, frame: object) -> None:
+        self.requested = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def start_from(network: DSCA, source: Path) -> None:
+    """Takes over what fits of trained weights: those of another scale share their first stages."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        trained = Recipe.from_dict(state["recipe"], str(checkpoint))
-    except Exception as error:  # torch's unpickler raises nearly anything for a file that is none
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise RecipeError(f"{checkpoint}: not a checkpoint of `dsca train` ({reason})") from None
-    different = [key for key, value in plain(recipe).items() if plain(trained)[key] != value]
+        weights = load_file(source)
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"start: {source} cannot be read as safetensors ({error})") from None
+    own = network.state_dict()
+    fitting = {k: v.float() for k, v in weights.items() if k in own and v.shape == own[k].shape}
+    if not fitting:
+        raise RecipeError(f"start: nothing in {source} fits this network")
+    network.load_state_dict(fitting, strict=False)
+
+
+def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+    """Writes a file beside its place and renames it: what was there stays until the new one is whole.
+
+    Raises:
+        RecipeError: if it cannot be written (a full disk); the old file is still there.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        partial.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0]
+        raise RecipeError(f"cannot write {path} ({reason}); make room and go on with --resume") from None
+
+
+def _append(log: Path, row: Sequence[object], mode: str = "a") -> None:
+    try:
+        with log.open(mode, newline="") as file:
+            csv.writer(file).writerow(row)
+    except OSError as error:
+        raise RecipeError(f"cannot write {log} ({error.strerror}); make room and go on with --resume") from None
+
+
+def _cut_log(log: Path, step: int) -> None:
+    """Drops rows later than the checkpoint: those steps are trained again."""
+    if log.exists():
+        head, *rows = log.read_text().splitlines()
+        kept = [row for row in rows if row and int(row.split(",")[0]) <= step]
+        log.write_text("\n".join([head, *kept]) + "\n")
+
+
+def _load(checkpoint: Path, recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """The checkpoint of an interrupted run of this very recipe."""
+    state = load_checkpoint(checkpoint, device)
+    trained = Recipe.from_dict(state["recipe"], str(checkpoint)).plain()
+    different = [key for key, value in recipe.plain().items() if trained[key] != value]
     if different:
         raise RecipeError(
             f"{checkpoint} is of another recipe ({', '.join(different)} differ): train in another --folder"
@@ -184,15 +234,25 @@ def _load(checkpoint: Path, recipe: Recipe, device: torch.device) -> dict:
     return state
 
 
-def plain(recipe: Recipe) -> dict:
-    """The recipe as plain values, as `Recipe.from_dict` takes them."""
-    data = asdict(recipe)
-    data["network"] = {k: list(v) if isinstance(v, tuple) else v for k, v in data["network"].items()}
-    return data
+def load_checkpoint(checkpoint: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `train` saved.
+
+    Raises:
+        RecipeError: if the file is something else.
+    """
+    try:
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        Recipe.from_dict(state["recipe"], str(checkpoint))
+        if not {"step", "seconds", "running", "network", "ema", "optimiser", "best"} <= state.keys():
+            raise ValueError("of another version")
+        return dict(state)
+    except Exception as error:  # torch's unpickler raises nearly anything for a file that is none
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RecipeError(f"{checkpoint}: not a checkpoint of `dsca train` ({reason})") from None
 
 
-def draw_curve(log: Path, picture: Path, title: str) -> None:
-    """Learning curve: training loss, and error on held-out scenes beside bilinear."""
+def draw_curve(log: Path, picture: Path, title: str, task: Task) -> None:
+    """Learning curve: training loss, and the validation figures beside what they have to beat."""
     from matplotlib.figure import Figure
 
     with log.open() as file:
@@ -203,12 +263,11 @@ def draw_curve(log: Path, picture: Path, title: str) -> None:
     figure = Figure(figsize=(8, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(column["step"], column["loss"])
-    # The surface term's weight rises in the second half, and the loss with it.
+    # The weights of some terms rise late, and the loss with them.
     left.set(xlabel="step", ylabel="training loss", title=title, ylim=(0, None))
-    for name, colour in (("mae", "tab:blue"), ("rmse", "tab:orange")):
-        right.plot(column["step"], column[f"val_{name}_mm"], color=colour, label=f"network, {name.upper()}")
-        bilinear = column[f"val_bilinear_{name}_mm"]
-        right.plot(column["step"], bilinear, "--", color=colour, label=f"bilinear, {name.upper()}")
-    right.set(xlabel="step", ylabel="error, mm", title="held-out scenes", ylim=(0, None))
+    for index, (name, rival) in enumerate(task.curves):
+        right.plot(column["step"], column[name], color=f"C{index}", label=name.removeprefix("val_"))
+        right.plot(column["step"], column[rival], "--", color=f"C{index}", label=rival.removeprefix("val_"))
+    right.set(xlabel="step", ylabel=task.unit, title="held out")
     right.legend(fontsize=8)
     figure.savefig(picture, dpi=110)

@@ -1,4 +1,4 @@
-"""Training data: views of procedural scenes, measured anew by random sensors at every step.
+"""Training data for cameras: views of procedural scenes, measured anew by random sensors at every step.
 
 The exact depth of a few thousand views is rendered once and kept on disk. What varies at every use
 is cheap: the sensor, its noise, the crop, mirroring and the size of the world. Every batch is a
@@ -20,14 +20,7 @@ import numpy as np
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.scenes import Scene
 from dsca_ros.depth.sensors import IdealSensor, Sensor, StereoSensor, TimeOfFlightSensor
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Low-resolution measurements and the exact depth of every stage, float32 metres, 0 invalid."""
-
-    depth: np.ndarray  # [B, 1, h, w]
-    targets: list[np.ndarray]  # [B, 1, 2^k h, 2^k w] for k = 1, 2, ...
+from dsca_ros.training.batch import Batch
 
 
 @dataclass(frozen=True)

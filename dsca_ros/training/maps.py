@@ -1,0 +1,279 @@
+"""Training data for the benchmark: maps of 0-255, shrunk as the benchmark shrinks its own.
+
+Maps come from the folders of recorded and rendered depth a recipe names, and from
+`disparity_scene` without end. Every batch is a function of (seed, step) alone, so a resumed run
+sees what an undisturbed one would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dsca_ros.depth.imresize import imresize, to_uint8
+from dsca_ros.depth.levels import NOISE
+from dsca_ros.training.batch import Batch
+from dsca_ros.training.disparity_scenes import disparity_scene
+
+PROCEDURAL = "procedural"
+#: Kept for validation: no patch of these scenes is trained on.
+HELD_OUT = ("middlebury2006_67", "baby2", "flowerpots", "midd2", "middlebury2001_61")
+#: Of those, what validation looks at: (folder, file).
+VALIDATED = (
+    ("middlebury", "middlebury2006_67"),
+    ("middlebury", "middlebury2001_61"),
+    ("middlebury2006_third", "flowerpots_disp1"),
+    ("middlebury2006_third", "midd2_disp1"),
+    ("middlebury2006_third", "baby2_disp5"),
+)
+VALIDATION_SEED = 0x5EED
+#: A second view of a scene of the benchmark (Venus), which lies among the training maps.
+IN_BENCHMARK = ("middlebury2001_64",)
+
+
+class MapError(ValueError):
+    """Training maps that cannot be used; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class MapFolder:
+    """How a folder of maps is read.
+
+    Attributes:
+        step: a stored number times this is the value; floats are divided by it and rounded.
+        depth: values are depth, and are brought to 0-255 anew for every patch; else they are
+            disparity on 0-255 already.
+        as_is: for depth: the share of patches that show depth itself; the others show its inverse.
+    """
+
+    step: float
+    depth: bool
+    as_is: float = 0.0
+
+
+FOLDERS = {
+    "middlebury": MapFolder(1.0, depth=False),
+    "middlebury2006_third": MapFolder(1.0, depth=False),
+    "sintel": MapFolder(1 / 64, depth=True, as_is=0.5),
+    "livingroom": MapFolder(1.0, depth=True),
+}
+
+
+def read_map(path: Path, folder: MapFolder) -> np.ndarray:
+    """A map in its folder's steps, uint8 or uint16; 0 is unknown."""
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            image = file[file.files[0]]
+    else:
+        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 2:
+        raise MapError(f"{path}: not a map of one channel; expected a PNG or npz of depth or disparity")
+    if image.dtype.kind == "f":
+        image = np.floor(np.nan_to_num(image) / folder.step + 0.5)
+    if not folder.depth and image.max() > 255:
+        raise MapError(f"{path}: not an 8-bit map (values up to {image.max():g})")
+    return np.clip(image, 0, 65535).astype(np.uint16 if folder.depth else np.uint8)
+
+
+def load_folder(data: Path, name: str, cache: Path) -> dict[str, np.ndarray]:
+    """The maps of ``data/name`` by file stem, decoded once and kept in ``cache``."""
+    paths = sorted(p for p in (data / name).glob("*") if p.suffix in (".png", ".npz"))
+    if not paths:
+        raise MapError(f"{data / name}: no maps (PNG or npz) there; --data names the folder that holds {name}/")
+    key = hashlib.sha256(json.dumps([(p.name, p.stat().st_size) for p in paths]).encode()).hexdigest()[:16]
+    cached = cache / f"maps-{name}-{key}.npz"
+    if not cached.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        maps = {path.stem: read_map(path, FOLDERS[name]) for path in paths}
+        partial = cached.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, **maps)  # type: ignore[arg-type]
+        partial.replace(cached)
+    with np.load(cached) as stored:
+        return {stem: stored[stem] for stem in stored.files}
+
+
+def held_out(stem: str) -> bool:
+    """Whether a map is kept for validation."""
+    return stem.startswith(HELD_OUT)
+
+
+@dataclass(frozen=True)
+class PatchSettings:
+    """What a batch looks like.
+
+    Attributes:
+        scale: 2, 4 or 8.
+        size: side of a patch in output pixels, a multiple of the scale.
+        shares: how often a patch comes from each folder of `FOLDERS` or from `PROCEDURAL`.
+        noisy: the benchmark's noise is added to what the network sees.
+        candidates: of so many patches drawn the one with most edges is taken: most of a map is
+            smooth, and soon learnt.
+    """
+
+    scale: int
+    size: int
+    shares: dict[str, float]
+    noisy: bool = False
+    candidates: int = 2
+
+
+class PatchSource:
+    """Batches of patches of the training maps."""
+
+    def __init__(self, settings: PatchSettings, data: Path | None, cache: Path) -> None:
+        self.settings = settings
+        self.names = sorted(settings.shares)
+        total = sum(settings.shares.values())
+        self.shares = [settings.shares[name] / total for name in self.names]
+        self.maps: dict[str, list[np.ndarray]] = {}
+        unknown = set(self.names) - {*FOLDERS, PROCEDURAL}
+        if unknown:
+            raise MapError(f"no source of maps named {min(unknown)!r}; there are: {', '.join([*FOLDERS, PROCEDURAL])}")
+        for name in self.names:
+            if name == PROCEDURAL:
+                continue
+            if data is None:
+                raise MapError(f"this recipe trains on maps of {name!r}: give the folder that holds it with --data")
+            maps = load_folder(data, name, cache)
+            self.maps[name] = [m for stem, m in maps.items() if not held_out(stem) and stem not in IN_BENCHMARK]
+
+    def batch(self, count: int, seed: int, step: int) -> Batch:
+        """``count`` patches: what the network sees and the targets of every stage, levels of 0-255."""
+        s = self.settings
+        rng = np.random.default_rng([seed, step, 0xD15])
+        patches = np.stack([self.patch(rng) for _ in range(count)])
+        return degrade(patches, s.scale, 2 * s.scale, NOISE if s.noisy else 0.0, rng)
+
+    def patch(self, rng: np.random.Generator) -> np.ndarray:
+        """A patch with a margin of two low-resolution pixels around it, uint8."""
+        side = self.settings.size + 4 * self.settings.scale
+        name = self.names[rng.choice(len(self.names), p=self.shares)]
+        candidates = []
+        for _ in range(30):
+            if name == PROCEDURAL:
+                candidates.append(disparity_scene(rng, side))
+                break  # made of edges as it is
+            maps = self.maps[name]
+            crop = random_crop(rng, maps[rng.integers(len(maps))], side)
+            if crop is not None:
+                candidates.append(to_levels(rng, crop, FOLDERS[name]))
+                if len(candidates) == self.settings.candidates:
+                    break
+        if not candidates:
+            candidates.append(disparity_scene(rng, side))
+        return random_flip(rng, max(candidates, key=edge_share))
+
+
+def random_crop(rng: np.random.Generator, image: np.ndarray, side: int) -> np.ndarray | None:
+    """A crop of the map or of every second to fourth pixel of it; None if a pixel in it is unknown."""
+    most = min(4, min(image.shape) // side)
+    if most < 1:
+        return None
+    factor = int(rng.choice([1, 2, 3, 4][:most], p=normalised([0.55, 0.25, 0.12, 0.08][:most])))
+    top, left = (int(rng.integers(n - (side - 1) * factor)) for n in image.shape)
+    reach = (side - 1) * factor + 1
+    crop = image[top : top + reach : factor, left : left + reach : factor]
+    return crop if crop.all() else None
+
+
+def normalised(shares: list[float]) -> np.ndarray:
+    """Shares that sum to one."""
+    return np.asarray(shares) / sum(shares)
+
+
+def to_levels(rng: np.random.Generator, crop: np.ndarray, folder: MapFolder) -> np.ndarray:
+    """A crop in a folder's steps to uint8 levels."""
+    if not folder.depth:
+        chance = rng.random()
+        if chance < 0.1:  # few levels, far apart, as some of Middlebury's first maps have
+            step = int(rng.choice([2, 4, 8, 16]))
+            return np.minimum(crop // step * step, 255).astype(np.uint8)
+        if chance < 0.25:
+            gain = rng.uniform(0.5, 1.5)
+            return to_uint8(gain * crop + rng.uniform(0, max(0.0, 255 - gain * crop.max())))
+        return crop
+    value = crop.astype(np.float32)
+    if rng.random() >= folder.as_is:
+        value = 1.0 / value
+    low, high = np.percentile(value[::4, ::4], (2, 98))
+    gain = np.exp(rng.uniform(np.log(25.0), np.log(235.0)))
+    return to_uint8(rng.uniform(5, 250 - gain) + gain * (value - low) / max(high - low, 1e-9))
+
+
+def edge_share(patch: np.ndarray) -> float:
+    """Share of pixels with a step of three levels or more to the next."""
+    value = patch.astype(np.int16)
+    return float((np.abs(np.diff(value, axis=1)) > 2).mean() + (np.abs(np.diff(value, axis=0)) > 2).mean())
+
+
+def random_flip(rng: np.random.Generator, patch: np.ndarray) -> np.ndarray:
+    """One of the eight ways to lay a square."""
+    patch = np.rot90(patch, int(rng.integers(4)))
+    return patch.T if rng.random() < 0.5 else patch
+
+
+def degrade(patches: np.ndarray, scale: int, margin: int, noise: float, rng: np.random.Generator) -> Batch:
+    """The benchmark's degradation, and what every stage should put out.
+
+    Args:
+        patches: [B, n, n] uint8, with ``margin`` pixels (a multiple of the scale) on every side that
+            are seen by the kernel and then cut off.
+        scale: 2, 4 or 8.
+        noise: standard deviation in levels, added to the low resolution before it is rounded.
+    """
+    exact = patches.astype(np.float64)
+    low = imresize(exact, Fraction(1, scale))
+    if noise:
+        low = to_uint8(low) + rng.normal(0.0, noise, low.shape)
+    targets = []
+    factor = scale // 2
+    while factor > 1:
+        targets.append(cut(imresize(exact, Fraction(1, factor)), margin // factor))
+        factor //= 2
+    targets.append(cut(exact, margin))
+    return Batch(cut(to_uint8(low), margin // scale), targets)
+
+
+def cut(images: np.ndarray, margin: int) -> np.ndarray:
+    """[B, n, n] to [B, 1, n - 2 margin, n - 2 margin] float32."""
+    inner = slice(margin, images.shape[-1] - margin)
+    return images[:, None, inner, inner].astype(np.float32)
+
+
+def validation_maps(data: Path | None, cache: Path, scale: int) -> list[np.ndarray]:
+    """Maps no patch is taken from, uint8, cut to a multiple of ``scale``, no pixel unknown.
+
+    Of each kind of Middlebury map; without ``data``, procedural ones.
+    """
+    if data is None:
+        maps = [disparity_scene(np.random.default_rng([VALIDATION_SEED, k]), 320) for k in range(4)]
+    else:
+        maps = [fill_unknown(load_folder(data, name, cache)[stem]) for name, stem in VALIDATED]
+    return [m[: m.shape[0] // scale * scale, : m.shape[1] // scale * scale] for m in maps]
+
+
+def fill_unknown(image: np.ndarray) -> np.ndarray:
+    """Fills pixels of 0 with the farther (smaller) of the two known values beside them in their row.
+
+    What is unknown to a stereo pair is mostly background that one camera could not see. Rows without
+    any value take the row above them, or the first one below.
+    """
+    filled = image.copy()
+    known_rows = np.flatnonzero(image.any(axis=1))
+    if not known_rows.size:
+        raise MapError("a map without a known pixel")
+    for row in known_rows:
+        line = filled[row]
+        known, unknown = np.flatnonzero(line), np.flatnonzero(line == 0)
+        after = np.searchsorted(known, unknown)
+        left, right = known[np.maximum(after - 1, 0)], known[np.minimum(after, known.size - 1)]
+        line[unknown] = np.minimum(line[left], line[right])
+    above = np.maximum.accumulate(np.where(image.any(axis=1), np.arange(len(image)), -1))
+    return filled[np.where(above >= 0, above, known_rows[0])]

@@ -1,0 +1,201 @@
+"""The two things a DSCA network is trained for: depth of cameras, and the benchmark's maps.
+
+A task knows its data, its loss and its validation; `train` knows the rest. To both, ``done`` is the
+share of the training that is over, 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dsca_ros.depth.imresize import imresize, to_uint8
+from dsca_ros.depth.levels import NOISE, LevelScore, score_levels
+from dsca_ros.depth.synthetic import HELD_OUT_SEED
+from dsca_ros.network.camera_graph import CameraGraph
+from dsca_ros.network.dsca import DSCA, enlarge
+from dsca_ros.network.level_graph import LevelGraph
+from dsca_ros.training.batch import Batch
+from dsca_ros.training.loss import supervise_depth, supervise_levels
+from dsca_ros.training.maps import PatchSettings, PatchSource, validation_maps
+from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData
+from dsca_ros.training.views import ViewPool, ViewSettings, make_batch
+
+#: Depth range the networks for cameras train with, metres: wide, as a node's own range may be.
+DEPTH_RANGE = (0.1, 20.0)
+VALIDATION_BATCHES = 8
+
+
+class Task(Protocol):
+    """What `train` needs to know."""
+
+    #: Validation figures by name; beside some of them the same of the usual method.
+    columns: tuple[str, ...]
+    #: Columns to draw, each with the column of what it has to beat; and their axis.
+    curves: tuple[tuple[str, str], ...]
+    unit: str
+
+    def graph(self, network: DSCA) -> nn.Module:
+        """The whole algorithm around a network."""
+        ...
+
+    def batch(self, step: int) -> Batch:
+        """The data of one step; the same for the same step."""
+        ...
+
+    def loss(self, graph: nn.Module, low: Tensor, targets: list[Tensor], done: float) -> Tensor:
+        """The loss of one batch."""
+        ...
+
+    def validate(self, graph: nn.Module, device: torch.device) -> dict[str, float]:
+        """Figures on data that is never trained on, by `columns`."""
+        ...
+
+    def badness(self, figures: dict[str, float]) -> float:
+        """What picks the checkpoint: the less the better."""
+        ...
+
+
+class CameraTask:
+    """Synthetic rooms through models of cameras."""
+
+    columns: tuple[str, ...] = ("val_mae_mm", "val_rmse_mm", "val_bilinear_mae_mm", "val_bilinear_rmse_mm")
+    curves: tuple[tuple[str, str], ...] = (
+        ("val_mae_mm", "val_bilinear_mae_mm"),
+        ("val_rmse_mm", "val_bilinear_rmse_mm"),
+    )
+    unit = "error, mm"
+
+    def __init__(self, recipe: Recipe, settings: ViewData, cache: Path, progress: Callable[[int, int], None]) -> None:
+        self.recipe, self.settings = recipe, settings
+        views = ViewSettings(settings.views, scale=recipe.scale)
+        if settings.crop > min(views.height, views.width):
+            raise RecipeError(f"crop is {settings.crop}, and views are {views.width}x{views.height}")
+        self.pool = ViewPool(views, cache, lambda count: progress(count, settings.views))
+        held_out = ViewPool(ViewSettings(48, scale=recipe.scale, first_seed=HELD_OUT_SEED), cache)
+        self.validation = [
+            make_batch(held_out, recipe.batch, settings.crop, recipe.seed, k) for k in range(VALIDATION_BATCHES)
+        ]
+
+    def graph(self, network: DSCA) -> nn.Module:
+        """See `Task.graph`."""
+        return CameraGraph(network)
+
+    def batch(self, step: int) -> Batch:
+        """See `Task.batch`."""
+        return make_batch(self.pool, self.recipe.batch, self.settings.crop, self.recipe.seed, step)
+
+    def loss(self, graph: nn.Module, low: Tensor, targets: list[Tensor], done: float) -> Tensor:
+        """See `Task.loss`."""
+        assert isinstance(graph, CameraGraph)
+        filled, valid, features = graph.prepare(low, torch.tensor(DEPTH_RANGE, device=low.device))
+        stages = graph.stages(filled, features)
+        # Constant for the first half, then rising: first find the edges, then make them sharp.
+        s, rise = self.settings, max(0.0, 2.0 * done - 1.0)
+        surface_weight = s.surface_weight + rise * (s.surface_weight_end - s.surface_weight)
+        return supervise_depth(stages, targets, valid, surface_weight, s.squared_weight)
+
+    @torch.no_grad()
+    def validate(self, graph: nn.Module, device: torch.device) -> dict[str, float]:
+        """Errors of the whole graph on held-out scenes, beside those of bilinear."""
+        assert isinstance(graph, CameraGraph)
+        depth_range = torch.tensor(DEPTH_RANGE, device=device)
+        errors: dict[str, list[Tensor]] = {"": [], "bilinear_": []}
+        for batch in self.validation:
+            depth, target = torch.from_numpy(batch.low).to(device), torch.from_numpy(batch.targets[-1]).to(device)
+            filled, _, _ = graph.prepare(depth, depth_range)
+            result = graph(depth, depth_range)
+            mask = result > 0
+            for name, value in (("", result), ("bilinear_", 1.0 / enlarge(filled, self.recipe.scale))):
+                errors[name].append(1e3 * (value - target)[mask])
+        figures = {}
+        for name, parts in errors.items():
+            error = torch.cat(parts)
+            figures[f"val_{name}mae_mm"] = error.abs().mean().item()
+            figures[f"val_{name}rmse_mm"] = error.square().mean().sqrt().item()
+        return figures
+
+    def badness(self, figures: dict[str, float]) -> float:
+        """See `Task.badness`."""
+        return figures["val_mae_mm"]
+
+
+class MapTask:
+    """Maps of 0-255 under the benchmark's degradation, scored as the benchmark scores."""
+
+    columns: tuple[str, ...] = ("val_psnr_db", "val_pe_pct", "val_bicubic_psnr_db", "val_bicubic_pe_pct")
+    curves: tuple[tuple[str, str], ...] = (("val_psnr_db", "val_bicubic_psnr_db"),)
+    unit = "PSNR, dB"
+
+    def __init__(self, recipe: Recipe, settings: MapData, data: Path | None, cache: Path) -> None:
+        self.recipe, self.settings = recipe, settings
+        scale = recipe.scale
+        if settings.size % scale:
+            raise RecipeError(f"size is {settings.size}, and must be a multiple of the scale {scale}")
+        patches = PatchSettings(scale, settings.size, settings.shares, settings.noisy, settings.candidates)
+        self.source = PatchSource(patches, data, cache)
+        self.validation = []
+        rng = np.random.default_rng(0xDA7A)
+        for exact in validation_maps(data, cache, scale):
+            low = to_uint8(imresize(exact, Fraction(1, scale)))
+            self.validation.append((exact, to_uint8(low + rng.normal(0.0, NOISE * settings.noisy, low.shape))))
+        bicubic = [self._score(exact, imresize(low, scale)) for exact, low in self.validation]
+        self._bicubic = self._means(bicubic, "val_bicubic_")
+
+    def graph(self, network: DSCA) -> nn.Module:
+        """See `Task.graph`."""
+        return LevelGraph(network)
+
+    def batch(self, step: int) -> Batch:
+        """See `Task.batch`."""
+        return self.source.batch(self.recipe.batch, self.recipe.seed, step)
+
+    def loss(self, graph: nn.Module, low: Tensor, targets: list[Tensor], done: float) -> Tensor:
+        """See `Task.loss`."""
+        assert isinstance(graph, LevelGraph)
+        s = self.settings
+        rise = max(0.0, done - s.squared_from) / max(1.0 - s.squared_from, 1e-6)
+        return supervise_levels(graph.stages(low), targets, s.stage_weight, rise * s.squared_weight)
+
+    @torch.no_grad()
+    def validate(self, graph: nn.Module, device: torch.device) -> dict[str, float]:
+        """Mean PSNR and PE over the held-out maps, beside bicubic's."""
+        scores = []
+        for exact, low in self.validation:
+            result = graph(torch.from_numpy(low).to(device).float()[None, None])
+            scores.append(self._score(exact, result[0, 0].float().cpu().numpy()))
+        return {**self._means(scores, "val_"), **self._bicubic}
+
+    def badness(self, figures: dict[str, float]) -> float:
+        """See `Task.badness`."""
+        return -figures["val_psnr_db"]
+
+    def _score(self, exact: np.ndarray, result: np.ndarray) -> LevelScore:
+        return score_levels(to_uint8(result), exact, self.settings.noisy)
+
+    @staticmethod
+    def _means(scores: list[LevelScore], prefix: str) -> dict[str, float]:
+        return {
+            f"{prefix}psnr_db": float(np.mean([s.psnr_db for s in scores])),
+            f"{prefix}pe_pct": float(np.mean([s.pe_pct for s in scores])),
+        }
+
+
+def make_task(recipe: Recipe, data: Path | None, cache: Path, progress: Callable[[int, int], None]) -> Task:
+    """The task a recipe names.
+
+    Args:
+        recipe: what to train.
+        data: the folder that holds the maps' folders, for recipes that use them.
+        cache: where rendered views and decoded maps are kept.
+        progress: called with the number of views rendered and their total.
+    """
+    if isinstance(recipe.data, ViewData):
+        return CameraTask(recipe, recipe.data, cache, progress)
+    return MapTask(recipe, recipe.data, data, cache)
