@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,33 +59,64 @@ def tiny_network() -> Callable[..., object]:
         from dsca_ros.network.dsca import DSCA, DSCAConfig
 
         torch.manual_seed(seed)
-        sizes = {"channels": (8, 6), "blocks": (1, 1), "unshuffle": 2, "residual_gain": strength}
-        network = DSCA(DSCAConfig(scale, input_channels=INPUT_CHANNELS, **(sizes | settings)))
+        sizes = {"channels": (8, 6), "blocks": (1, 1), "unshuffle": 2, "input_channels": INPUT_CHANNELS}
+        network = DSCA(DSCAConfig(scale, residual_gain=strength, **(sizes | settings)))
         for stage in network.stages:
             torch.nn.init.normal_(stage.head[0].weight, std=0.1)
-            torch.nn.init.normal_(stage.attention.gate[2].weight, std=0.5)
+            if network.config.attention_scales:
+                torch.nn.init.normal_(stage.attention.gate[2].weight, std=0.5)
         return network.eval()
 
     return make
 
 
 @pytest.fixture(scope="session")
+def tiny_level_network(tiny_network: Callable[..., object]) -> Callable[..., object]:
+    """The same for maps of 0-255."""
+
+    def make(scale: int = 2, strength: float = 8.0, **settings: object) -> object:
+        pytest.importorskip("torch")
+        from dsca_ros.network.level_graph import LEVEL_CHANNELS
+
+        return tiny_network(scale, strength, input_channels=LEVEL_CHANNELS, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def save_checkpoint() -> Callable[..., Path]:
+    """Writes a network's checkpoint as `dsca train` writes it."""
+
+    def save(path: Path, model: str, network: object, data: object) -> Path:
+        torch = pytest.importorskip("torch")
+        from dsca_ros.training.recipe import Recipe
+
+        recipe = Recipe(model, network.config.scale, network.config, steps=1, data=data)
+        weights = network.state_dict()
+        state = {"recipe": recipe.plain(), "step": 1, "seconds": 0.0, "running": 0.0, "network": weights}
+        state |= {"ema": weights, "optimiser": {}, "best": {"step": 1, "figures": {}, "weights": weights}}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path)
+        return path
+
+    return save
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoints(
-    tmp_path_factory: pytest.TempPathFactory, tiny_network: Callable[..., object]
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_network: Callable[..., object],
+    save_checkpoint: Callable[..., Path],
 ) -> list[Path]:
     """Checkpoints as `dsca train` writes them, of the random networks `tiny` at 2 and 4."""
-    torch = pytest.importorskip("torch")
-    from dsca_ros.training.recipe import Recipe
-    from dsca_ros.training.train import plain
+    pytest.importorskip("torch")
+    from dsca_ros.training.recipe import ViewData
 
-    paths = []
-    for scale in (2, 4):
-        network = tiny_network(scale)
-        recipe = Recipe("tiny", scale, network.config, steps=1)
-        path = tmp_path_factory.mktemp(f"tiny-x{scale}") / "checkpoint.pt"
-        torch.save({"recipe": plain(recipe), "step": 1, "ema": network.state_dict()}, path)
-        paths.append(path)
-    return paths
+    folder = tmp_path_factory.mktemp("tiny")
+    return [
+        save_checkpoint(folder / f"x{scale}" / "checkpoint.pt", "tiny", tiny_network(scale), ViewData())
+        for scale in (2, 4)
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -97,8 +130,68 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoints: list
     return folder
 
 
+@pytest.fixture(scope="session")
+def level_models(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_models: Path,
+    tiny_level_network: Callable[..., object],
+    save_checkpoint: Callable[..., Path],
+) -> Path:
+    """`tiny_models` beside random networks for maps: `maps` at 2 and 4, `maps-noisy` at 8."""
+    from dsca_ros.engine.export import export_model
+    from dsca_ros.training.recipe import MapData
+
+    folder = tmp_path_factory.mktemp("level") / "models"
+    shutil.copytree(tiny_models, folder)
+    for model, scale in (("maps", 2), ("maps", 4), ("maps-noisy", 8)):
+        data = MapData(noisy=model.endswith("noisy"))
+        checkpoint = folder.parent / f"{model}-x{scale}" / "checkpoint.pt"
+        export_model(save_checkpoint(checkpoint, model, tiny_level_network(scale), data), folder)
+    return folder
+
+
 @pytest.fixture
 def use_tiny_models(tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Lets the package find only `tiny_models`."""
     monkeypatch.setenv("DSCA_MODELS", str(tiny_models))
     return tiny_models
+
+
+@pytest.fixture
+def use_level_models(level_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Lets the package find only `level_models`."""
+    monkeypatch.setenv("DSCA_MODELS", str(level_models))
+    return level_models
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Finds a folder of recorded data, which is no part of the repository; skips where there is none."""
+
+    def find(folder: str) -> Path:
+        beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+        path = Path(os.environ.get("DSCA_DATA") or beside) / folder
+        if not path.is_dir():
+            pytest.skip(f"no {path}: DSCA_DATA names the folder that holds benchmark/ and train/")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def ten_maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the benchmark's: ten small maps of flat and slanted blocks, of sizes no scale divides."""
+    import cv2
+
+    from dsca_ros.evaluation.published import NAMES
+
+    folder = tmp_path_factory.mktemp("ten-maps")
+    rng = np.random.default_rng(3)
+    for index, name in enumerate(NAMES):
+        image = np.full((42 + index % 3, 51), 40.0)
+        for _ in range(5):
+            top, left = rng.integers(0, 30, 2)
+            block = image[top : top + rng.integers(8, 20), left : left + rng.integers(8, 20)]
+            block[:] = rng.uniform(50, 220) + rng.choice([0.0, 0.5]) * np.arange(block.shape[1])
+        cv2.imwrite(str(folder / f"{name}.png"), image.astype(np.uint8))
+    return folder

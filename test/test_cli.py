@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +16,14 @@ from dsca_ros.cli import app
 
 COMMANDS = ["demo", "upscale", "evaluate", "info", "train", "export"]
 RECIPE = {
-    "model": "small-test", "scale": 2, "steps": 2, "batch": 1, "crop": 24, "views": 2, "warm_up": 1,
+    "model": "small-test", "scale": 2, "steps": 2, "batch": 1, "warm_up": 1,
     "network": {"channels": [6], "blocks": [1], "unshuffle": 2, "residual_gain": 0.05},
+    "data": {"kind": "views", "crop": 24, "views": 2},
+}  # fmt: skip
+MAPS = {
+    "model": "small-maps", "scale": 2, "steps": 2, "batch": 1, "warm_up": 1, "optimiser": "muon",
+    "network": {"channels": [8], "blocks": [1], "residual_gain": 8.0},
+    "data": {"kind": "maps", "size": 16},
 }  # fmt: skip
 
 
@@ -226,6 +233,7 @@ def test_evaluate_as_json_and_markdown(dsca, tmp_path):
         ("tof", 2, 2),
         ("ideal", 2, 2),
     ]
+    assert "nearest" in err  # the tables are beside the JSON, not in it
     assert list(results[0]["error"]) == ["nearest", "bilinear", "bicubic", "dsca"]
     assert "**tiny**" in (tmp_path / "table.md").read_text()
 
@@ -237,17 +245,103 @@ def test_evaluate_names_what_there_is(dsca, arguments):
     assert "there are" in failed(dsca("evaluate", "--size", "32x24", *arguments))
 
 
+# --- the benchmark ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_maps(dsca, level_models, monkeypatch):
+    """`dsca` where models for maps are installed beside those for depth."""
+    monkeypatch.setenv("DSCA_MODELS", str(level_models))
+    return dsca
+
+
+def test_the_benchmark_as_json_markdown_and_pictures(with_maps, ten_maps, tmp_path):
+    pytest.importorskip("torch")
+    status, out, err = with_maps(
+        "evaluate", "--data", ten_maps, "--scale", 2, "--threads", 1, "--ensemble",
+        "--json", "-", "--markdown", "table.md", "--pictures", "pictures",
+    )  # fmt: skip
+    assert status == 0, err
+    figures = json.loads(out)  # nothing else is on standard output
+    assert {row["model"] for row in figures["results"]} == {"Bicubic", "maps", "maps + ensemble"}
+    assert len(figures["results"]) == 30 and figures["cost"][0]["model"] == "maps"
+    assert "maps + ensemble" in err  # the tables
+    text = (tmp_path / "table.md").read_text()
+    assert "| **maps** |" in text and "the paper" in text and "parameters" in text
+    assert {p.name for p in (tmp_path / "pictures").iterdir()} == {
+        f"{name}-x2.png" for name in ("art", "reindeer", "teddy", "tsukuba")
+    }
+
+
+def test_a_model_for_depth_can_be_measured_on_the_benchmark(with_maps, ten_maps):
+    pytest.importorskip("torch")
+    status, out, err = with_maps("evaluate", "--data", ten_maps, "--model", "tiny", "--scale", 2, "--threads", 1)
+    assert status == 0, err
+    assert "tiny" in out and "the paper" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["--data", "nowhere"], "nowhere: no such folder"),
+        (["--data", "."], "no art.png"),
+        (["--model", "huge"], "no model 'huge'"),
+        (["--model", "tiny", "--scale", "8"], "no model 'tiny' at scale 8"),
+        (["--precision", "int8"], "in int8"),
+        (["--engine", "warp"], "there is no engine 'warp'"),
+    ],
+    ids=str,
+)
+def test_a_benchmark_that_cannot_run_says_why(with_maps, ten_maps, arguments, cause):
+    data = [] if "--data" in arguments else ["--data", ten_maps]
+    status, out, err = with_maps("evaluate", *data, *arguments)
+    assert (status, out) == (1, "")
+    assert cause in err.splitlines()[-1] and err.splitlines()[-1].startswith("dsca: ") and "Traceback" not in err
+
+
+def test_pictures_that_cannot_be_written_are_one_line(with_maps, ten_maps, tmp_path, monkeypatch):
+    from dsca_ros.evaluation import benchmark_run
+
+    monkeypatch.setattr(benchmark_run, "cost_row", lambda *_: {})
+    (tmp_path / "file").touch()
+    status, _, err = with_maps("evaluate", "--data", ten_maps, "--scale", 2, "--pictures", "file")
+    assert status == 1 and "file" in err.splitlines()[-1]
+
+
+def test_depth_is_not_given_to_a_model_for_maps(with_maps):
+    np.save("in.npy", np.ones((8, 8), np.float32))
+    for command in (["upscale", "in.npy", "out.npy"], ["evaluate", "--size", "32x24"]):
+        assert "maps takes levels and not depth" in failed(with_maps(*command, "--model", "maps"))
+    assert not Path("out.npy").exists()
+
+
+def test_info_says_what_each_model_takes(with_maps, tmp_path):
+    status, out, _ = with_maps("info", "--json", "info.json")
+    assert status == 0 and "levels" in out and "depth" in out
+    models = json.loads((tmp_path / "info.json").read_text())["models"]
+    assert {(model["model"], model["domain"]) for model in models} == {
+        ("tiny", "depth"), ("maps", "levels"), ("maps-noisy", "levels")
+    }  # fmt: skip
+
+
 # --- train and export ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def small_views(monkeypatch):
-    training = pytest.importorskip("dsca_ros.training.train")
-    full = training.ViewSettings
-    monkeypatch.setattr(
-        training, "ViewSettings", lambda count, **s: full(min(count, 2), 32, 24, **s)
-    )
-    monkeypatch.setattr(training, "VALIDATION_BATCHES", 1)
+    tasks = pytest.importorskip("dsca_ros.training.tasks")
+    full = tasks.ViewSettings
+    monkeypatch.setattr(tasks, "ViewSettings", lambda count, **s: full(min(count, 2), 32, 24, **s))
+    monkeypatch.setattr(tasks, "VALIDATION_BATCHES", 1)
+
+
+@pytest.fixture
+def small_maps(monkeypatch):
+    pytest.importorskip("torch")
+    from dsca_ros.training import maps
+
+    full = maps.disparity_scene
+    monkeypatch.setattr(maps, "disparity_scene", lambda rng, size: full(rng, min(size, 48)))
 
 
 def test_from_a_recipe_to_a_model_that_runs(dsca, small_views, tmp_path, monkeypatch):
@@ -281,7 +375,12 @@ def test_from_a_recipe_to_a_model_that_runs(dsca, small_views, tmp_path, monkeyp
         ({"scale": 3}, "2, 4 or 8"),
         ({"stepz": 3}, "stepz"),
         ({"steps": "2e0"}, "steps"),
-        ({"crop": 500}, "crop"),
+        ({"crop": 24}, "unknown key 'crop'"),
+        ({"data": {"kind": "views", "crop": 500}}, "crop is 500"),
+        ({"data": {"kind": "maps", "size": 15}}, "size is 15"),
+        ({"data": {"kind": "maps", "shares": {"kitti": 1}}}, "no source of maps named 'kitti'"),
+        ({"data": {"kind": "maps", "shares": {"sintel": 1}}}, "give the folder that holds it with --data"),
+        ({"start": "none.safetensors"}, "start: none.safetensors"),
     ],
     ids=str,
 )
@@ -301,6 +400,71 @@ def test_resuming_with_another_network_says_so(dsca, small_views, tmp_path):
     wider = RECIPE | {"network": RECIPE["network"] | {"channels": [8]}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(wider))
     assert "checkpoint" in failed(dsca("train", "recipe.yaml", "--resume"))
+
+
+def test_from_a_recipe_of_maps_to_a_model_for_maps(dsca, small_maps, ten_maps, tmp_path, monkeypatch):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(MAPS))
+    status, _, err = dsca("train", "recipe.yaml", "--folder", "run", "--no-compile")
+    assert status == 0, err
+    assert "held out: psnr_db" in err
+    status, _, err = dsca("export", "run/checkpoint.pt", "--folder", "made")
+    assert status == 0, err
+
+    monkeypatch.setenv("DSCA_MODELS", "made")
+    status, out, err = dsca("evaluate", "--data", ten_maps, "--engine", "torch", "--json", "figures.json")
+    assert status == 0, err
+    assert "small-maps" in out and "Bicubic" in out
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert {row["model"] for row in figures["average"]} == {"Bicubic", "small-maps"}
+
+
+@pytest.mark.parametrize("data", ["nowhere", "."])
+def test_train_on_maps_that_are_not_there_says_so(dsca, small_maps, tmp_path, data):
+    recipe = MAPS | {"data": {"kind": "maps", "size": 16, "shares": {"middlebury": 1}}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    line = failed(dsca("train", "recipe.yaml", "--data", data))
+    assert "middlebury: no maps" in line and "--data" in line
+
+
+def test_train_on_a_map_that_is_not_8_bit_says_so(dsca, small_maps, tmp_path):
+    (tmp_path / "train" / "middlebury").mkdir(parents=True)
+    cv2.imwrite("train/middlebury/deep.png", np.full((40, 40), 1000, np.uint16))
+    recipe = MAPS | {"data": {"kind": "maps", "size": 16, "shares": {"middlebury": 1}}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert "deep.png: not an 8-bit map" in failed(dsca("train", "recipe.yaml", "--data", "train"))
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(dsca, small_maps, tmp_path, monkeypatch):
+    import torch
+
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(MAPS | {"validate_every": 1}))
+
+    def full(state: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full)
+        status, out, err = dsca("train", "recipe.yaml", "--folder", "run")
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1].startswith("dsca: cannot write run/checkpoint.pt") and "--resume" in err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["log.csv"]
+
+
+def test_an_interruption_says_how_to_go_on(dsca, small_maps, tmp_path, monkeypatch):
+    from dsca_ros.training import progress
+
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(MAPS))
+
+    def interrupt(self: object, step: int, *_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(progress.TrainingProgress, "step", interrupt)
+        status, out, err = dsca("train", "recipe.yaml", "--folder", "run")
+    assert (status, out) == (1, "")
+    assert err.splitlines()[-1] == "dsca: interrupted; what was trained is in run: go on with --resume"
+    assert dsca("train", "recipe.yaml", "--folder", "run", "--resume")[0] == 0
 
 
 @pytest.mark.parametrize("name", ["none.pt", "text.pt", "text.safetensors"])

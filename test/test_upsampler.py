@@ -60,3 +60,20 @@ def test_a_range_from_zero_does_not_make_zero_valid(upsampler, depth_image):
 def test_what_does_not_exist_is_refused_naming_what_does(use_tiny_models, arguments, there):
     with pytest.raises(EngineError, match=there):
         Upsampler(**({"model": "tiny", "scale": 2} | arguments))
+
+
+def test_a_model_for_maps_is_refused_in_one_line(use_level_models):
+    with pytest.raises(EngineError, match="maps takes levels and not depth") as raised:
+        Upsampler("maps", 2)
+    assert "\n" not in str(raised.value)
+
+
+def test_torch_gives_what_onnxruntime_gives(use_tiny_models, depth_image):
+    pytest.importorskip("torch")
+    depth = depth_image(17, 23)
+    results = []
+    for engine in ("onnxruntime", "torch"):
+        with Upsampler("tiny", 2, engine=engine, threads=1) as upsampler:
+            assert upsampler.device
+            results.append(upsampler(depth))
+    np.testing.assert_allclose(*results, atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsca_ros.engine.export import load_weights
@@ -24,6 +25,7 @@ def network_cost(model: ModelFile, size: tuple[int, int]) -> tuple[int, float]:
     network, recipe = load_weights(model.weights)
     parameters = sum(p.numel() for p in network.parameters())
     counter = FlopCounterMode(display=False)
-    with torch.device("meta"), counter, torch.no_grad():
-        network.to("meta")(torch.empty(1, recipe.network.input_channels, *size))
+    # Shapes alone go through the network: nothing is computed.
+    with FakeTensorMode(allow_non_fake_inputs=True), counter, torch.no_grad():
+        network(torch.empty(1, recipe.network.input_channels, *size))
     return parameters, counter.get_total_flops() / 1e9

@@ -37,6 +37,7 @@ def save_weights(checkpoint: Path, folder: Path) -> Path:
     except RecipeError as error:
         raise ExportError(str(error)) from None
     recipe, best = Recipe.from_dict(state["recipe"]), state["best"]
+    _check_name(folder / MANIFEST, recipe)
     if not best:
         raise ExportError(f"{checkpoint}: no validation yet; train on with --resume")
     tensors = {key: value.half().contiguous() for key, value in best["weights"].items()}
@@ -127,6 +128,7 @@ def export_model(source: Path, folder: Path) -> list[Path]:
     entries: dict[str, dict[str, str]] = {}
     for precision in PRECISIONS:
         network, recipe = load_weights(weights)
+        _check_name(folder / MANIFEST, recipe)
         path = folder / f"{recipe.name}-{precision}.onnx"
         export_onnx(network, path, domain_of(recipe), half=precision == "fp16")
         entries[precision] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -135,8 +137,22 @@ def export_model(source: Path, folder: Path) -> list[Path]:
     return written
 
 
+def _read_manifest(path: Path) -> dict[str, Any]:
+    return (yaml.safe_load(path.read_text()) if path.exists() else None) or {"models": {}}
+
+
+def _check_name(path: Path, recipe: Recipe) -> None:
+    """All scales of a model take the same: a name that is taken by another domain is refused."""
+    there = _read_manifest(path)["models"].get(recipe.model, {}).get("domain", domain_of(recipe))
+    if there != domain_of(recipe):
+        raise ExportError(
+            f"{path.parent} has a {recipe.model} for {there}, and this one is for {domain_of(recipe)}: "
+            "give it another name, or export to another --folder"
+        )
+
+
 def _update_manifest(path: Path, recipe: Recipe, entries: dict[str, dict[str, str]]) -> None:
-    manifest: dict[str, Any] = (yaml.safe_load(path.read_text()) if path.exists() else None) or {"models": {}}
+    manifest = _read_manifest(path)
     model = manifest["models"].setdefault(recipe.model, {"domain": domain_of(recipe), "scales": {}})
     model["scales"][recipe.scale] = entries
     text = "# Exported graphs and their hashes; written by `dsca export`.\n" + yaml.safe_dump(manifest)

@@ -43,7 +43,9 @@ class TorchEngine:
         if self._graph is None:
             raise EngineError("this engine is closed")
         inputs = graph_inputs(depth, depth_range, self._domain).values()
-        result = self._graph(*(torch.from_numpy(array).to(self._device) for array in inputs))
+        # A camera's array may be read-only, and torch has no such tensors.
+        owned = (array if array.flags.writeable else array.copy() for array in inputs)
+        result = self._graph(*(torch.from_numpy(array).to(self._device) for array in owned))
         return like_input(result.cpu().numpy(), depth.dtype)
 
     def close(self) -> None:

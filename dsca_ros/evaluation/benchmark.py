@@ -72,6 +72,8 @@ class Result:
     psnr_db: float
     pe_pct: float
     seconds: float
+    #: PSNR and PE of every seed.
+    seeds: tuple[tuple[float, float], ...] = ()
 
 
 def load_maps(folder: Path) -> dict[str, np.ndarray]:
@@ -182,27 +184,34 @@ def measure(method: Method, maps: dict[str, np.ndarray], seeds: int = SEEDS) -> 
             seconds = time.perf_counter() - started
             score = score_levels(result, exact, method.noisy)
             figures.append((score.psnr_db, score.pe_pct, seconds))
-        psnr, pe, seconds = np.mean(figures, axis=0)
-        yield Result(method.name, method.scale, method.noisy, name, float(psnr), float(pe), float(seconds))
+        psnr, pe, seconds = (float(mean) for mean in np.mean(figures, axis=0))
+        each = tuple((f[0], f[1]) for f in figures)
+        yield Result(method.name, method.scale, method.noisy, name, psnr, pe, seconds, each)
 
 
 def averages(results: Iterable[Result]) -> list[dict[str, Any]]:
-    """Means over the maps, a row for each method and case."""
+    """Means over the maps, a row for each method and case; under noise with the deviation between seeds."""
     groups: dict[tuple[str, int, bool], list[Result]] = {}
     for result in results:
         groups.setdefault((result.model, result.scale, result.noisy), []).append(result)
-    return [
-        {
-            "model": model,
-            "scale": scale,
-            "noisy": noisy,
-            "psnr_db": round(float(np.mean([r.psnr_db for r in rows])), 4),
-            "pe_pct": round(float(np.mean([r.pe_pct for r in rows])), 4),
-        }
-        for (model, scale, noisy), rows in groups.items()
-    ]
+    rows = []
+    for (model, scale, noisy), scored in groups.items():
+        by_seed = np.mean([r.seeds for r in scored], axis=0)  # [seeds, 2]
+        psnr, pe = np.mean(by_seed, axis=0)
+        row = {"model": model, "scale": scale, "noisy": noisy, "psnr_db": _round(psnr), "pe_pct": _round(pe)}
+        if noisy:
+            psnr_deviation, pe_deviation = np.std(by_seed, axis=0)
+            row |= {"seeds": len(by_seed), "psnr_db_std": _round(psnr_deviation), "pe_pct_std": _round(pe_deviation)}
+        rows.append(row)
+    return rows
 
 
 def plain(result: Result) -> dict[str, Any]:
     """A result for JSON."""
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(result).items()}
+    data = asdict(result)
+    del data["seeds"]
+    return {key: _round(value) if isinstance(value, float) else value for key, value in data.items()}
+
+
+def _round(value: float) -> float:
+    return round(float(value), 4)

@@ -74,6 +74,11 @@ def benchmark_markdown(figures: dict[str, Any]) -> str:
     """The same as Markdown, with the cost of every model."""
     parts = ["### Averages over the ten maps (PSNR dB / PE %)", ""]
     parts += _markdown(["method", *CASES.values()], average_rows(figures["average"]))
+    under_noise = [row for row in figures["average"] if row["noisy"]]
+    if under_noise:
+        psnr, pe = (max(row[key] for row in under_noise) for key in ("psnr_db_std", "pe_pct_std"))
+        parts += ["", f"Under noise: means over {under_noise[0]['seeds']} seeds of the noise, "]
+        parts[-1] += f"with a standard deviation between seeds of up to {psnr:.3f} dB and {pe:.3f} %."
     for case, heading in CASES.items():
         rows = image_rows(figures["results"], case)
         if rows:

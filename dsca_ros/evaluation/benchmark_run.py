@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dsca_ros.engine.zoo import ModelFile
 from dsca_ros.evaluation.benchmark import (
+    BenchmarkError,
     Method,
     Result,
     averages,
@@ -56,6 +57,11 @@ def run_benchmark(folder: Path, settings: BenchmarkSettings, console: Console) -
         ``cost[]`` (model, scale, parameters, gflop, seconds, engine) and ``published[]``.
     """
     maps = load_maps(folder)
+    if settings.pictures is not None:
+        try:
+            settings.pictures.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BenchmarkError(f"{settings.pictures} cannot be made a folder ({error.strerror})") from None
     models = benchmark_models(settings.models, settings.scales, settings.precision)
     cases = sorted({case_of(m) for m in models}, key=lambda case: (case[1], case[0]))
     results: list[Result] = []
@@ -127,7 +133,6 @@ def draw(case: Case, methods: list[Method], maps: dict[str, np.ndarray], folder:
     """The case's pictures, a file for each of a few maps."""
     from dsca_ros.evaluation.benchmark_pictures import DRAWN, draw_crops
 
-    folder.mkdir(parents=True, exist_ok=True)
     scale, with_noise = case
     for name in DRAWN:
         title = f"{name}, {'noisy ' * with_noise}×{scale}"

@@ -106,11 +106,20 @@ class CrossScaleAttention(nn.Module):
 
     def attention(self, pyramid: list[Tensor]) -> list[Tensor]:
         """Weights [B, C, 1, 1] in (0, 2), one for each scale."""
+        # In float32, whatever the features are: second moments of a whole image leave the range of half
+        # precision, and autocast would bring them back into it.
+        with torch.autocast(pyramid[0].device.type, enabled=False):
+            statistics = self.statistics([features.float() for features in pyramid])
+        descriptor = (statistics.to(pyramid[0].dtype) * self.row_pooling).sum(dim=2)
+        weights = 2.0 * torch.sigmoid(self.gate(descriptor))
+        return [w[:, :, None, None] for w in weights.chunk(self.scales, dim=1)]
+
+    def statistics(self, pyramid: list[Tensor]) -> Tensor:
+        """Correlations within and across scales: [B, S * C, S * C], entries in [-1, 1]."""
         # grids[i][j]: scale i averaged down to the grid of the coarser scale j.
         grids: list[dict[int, Tensor]] = []
         for i, features in enumerate(pyramid):
-            # In float32: second moments of a whole image leave the range of half precision.
-            on_grid = {i: features.float()}
+            on_grid = {i: features}
             for j in range(i + 1, self.scales):
                 on_grid[j] = F.avg_pool2d(on_grid[j - 1], 2)
             grids.append(on_grid)
@@ -118,10 +127,7 @@ class CrossScaleAttention(nn.Module):
         for i in range(self.scales):
             coarser = [max(i, j) for j in range(self.scales)]
             rows.append(torch.cat([correlation(grids[i][g], grids[j][g]) for j, g in enumerate(coarser)], dim=2))
-        statistics = torch.cat(rows, dim=1)  # [B, S*C, S*C], entries in [-1, 1]
-        descriptor = (statistics.to(pyramid[0].dtype) * self.row_pooling).sum(dim=2)
-        weights = 2.0 * torch.sigmoid(self.gate(descriptor))
-        return [w[:, :, None, None] for w in weights.chunk(self.scales, dim=1)]
+        return torch.cat(rows, dim=1)
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,6 +50,16 @@ class DSCAConfig:
             raise ValueError(f"scale must be 2, 4 or 8, not {self.scale}")
         if self.block not in BLOCKS:
             raise ValueError(f"block must be {' or '.join(BLOCKS)}, not {self.block!r}")
+        for name in ("channels", "blocks"):
+            sizes = getattr(self, name)
+            least = 1 if name == "channels" else 0
+            if not isinstance(sizes, tuple) or not sizes or not all(type(n) is int and n >= least for n in sizes):
+                raise ValueError(f"{name} must be a list of whole numbers from {least} on, not {sizes!r}")
+        for name, least in (("expansion", 1), ("unshuffle", 1), ("attention_scales", 0)):
+            if type(getattr(self, name)) is not int or getattr(self, name) < least:
+                raise ValueError(f"{name} must be a whole number from {least} on, not {getattr(self, name)!r}")
+        if self.inner_kernel not in (1, 3, 5):
+            raise ValueError(f"inner_kernel must be 1, 3 or 5, not {self.inner_kernel!r}")
 
     @property
     def factors(self) -> tuple[int, ...]:
@@ -92,7 +103,10 @@ class Stage(nn.Module):
         """Features or input in; features and this stage's residual map out."""
         entered = self.enter(x)
         features = entered + self.attention(self.blocks(entered))
-        return features, self.head(features) * self.gain
+        # The map is summed up to the last digit: under autocast, too, it is not rounded to bfloat16.
+        with torch.autocast(features.device.type, enabled=False):
+            residual = self.head(features.to(self.head[0].weight.dtype)) * self.gain
+        return features, residual
 
 
 class DSCA(nn.Module):

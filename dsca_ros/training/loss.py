@@ -30,8 +30,10 @@ def supervise_depth(
         squared_weight: weight of the squared error, 1/m^2.
     """
     total = stages[0].new_zeros(())
-    for index, (inverse, target) in enumerate(zip(stages, targets)):
-        mask = result_validity(valid, 2 ** (index + 1)).to(target.dtype)
+    # A network of one stage has the last target alone.
+    for index, (inverse, target) in enumerate(zip(stages, targets[-len(stages) :])):
+        factor = target.shape[-1] // valid.shape[-1]
+        mask = result_validity(valid, factor).to(target.dtype)
         count = mask.sum().clamp(min=1.0)
         inverse = inverse.clamp(min=FARTHEST)
         depth = 1.0 / inverse
@@ -39,7 +41,7 @@ def supervise_depth(
         metric = (depth - target).abs()
         loss = ((relative + 0.5 * metric) * mask).sum() / count
         if index == len(stages) - 1:
-            astray = surface_distance(depth, target, 2 ** (index + 1))
+            astray = surface_distance(depth, target, factor)
             extra = surface_weight * astray + squared_weight * metric.square()
             loss = loss + (extra * mask).sum() / count
         total = total + loss

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import zipfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -67,11 +69,14 @@ FOLDERS = {
 
 def read_map(path: Path, folder: MapFolder) -> np.ndarray:
     """A map in its folder's steps, uint8 or uint16; 0 is unknown."""
-    if path.suffix == ".npz":
-        with np.load(path) as file:
-            image = file[file.files[0]]
-    else:
-        image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path) as file:
+                image = file[file.files[0]]
+        else:
+            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except (OSError, EOFError, ValueError, IndexError, zipfile.BadZipFile) as error:
+        raise MapError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
     if image is None or image.ndim != 2:
         raise MapError(f"{path}: not a map of one channel; expected a PNG or npz of depth or disparity")
     if image.dtype.kind == "f":
@@ -89,12 +94,17 @@ def load_folder(data: Path, name: str, cache: Path) -> dict[str, np.ndarray]:
     key = hashlib.sha256(json.dumps([(p.name, p.stat().st_size) for p in paths]).encode()).hexdigest()[:16]
     cached = cache / f"maps-{name}-{key}.npz"
     if not cached.exists():
-        cache.mkdir(parents=True, exist_ok=True)
         maps = {path.stem: read_map(path, FOLDERS[name]) for path in paths}
-        partial = cached.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(file, **maps)  # type: ignore[arg-type]
-        partial.replace(cached)
+        # Aside under a name of its own, then renamed: two trainings may want the same maps at once.
+        partial = cached.with_suffix(f".{os.getpid()}.partial")
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.savez(file, **maps)  # type: ignore[arg-type]
+            partial.replace(cached)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise MapError(f"cannot write {cached} ({error.strerror}); make room, or name another --folder") from None
     with np.load(cached) as stored:
         return {stem: stored[stem] for stem in stored.files}
 
@@ -132,6 +142,8 @@ class PatchSource:
         self.names = sorted(settings.shares)
         total = sum(settings.shares.values())
         self.shares = [settings.shares[name] / total for name in self.names]
+        # A patch comes with a margin of two low-resolution pixels around it.
+        self.side = settings.size + 4 * settings.scale
         self.maps: dict[str, list[np.ndarray]] = {}
         unknown = set(self.names) - {*FOLDERS, PROCEDURAL}
         if unknown:
@@ -142,7 +154,10 @@ class PatchSource:
             if data is None:
                 raise MapError(f"this recipe trains on maps of {name!r}: give the folder that holds it with --data")
             maps = load_folder(data, name, cache)
-            self.maps[name] = [m for stem, m in maps.items() if not held_out(stem) and stem not in IN_BENCHMARK]
+            kept = [m for stem, m in maps.items() if not held_out(stem) and stem not in IN_BENCHMARK]
+            self.maps[name] = [m for m in kept if min(m.shape) >= self.side]
+            if not self.maps[name]:
+                raise MapError(f"{data / name}: no map of {self.side} pixels a side to train on; lower the size")
 
     def batch(self, count: int, seed: int, step: int) -> Batch:
         """``count`` patches: what the network sees and the targets of every stage, levels of 0-255."""
@@ -152,22 +167,21 @@ class PatchSource:
         return degrade(patches, s.scale, 2 * s.scale, NOISE if s.noisy else 0.0, rng)
 
     def patch(self, rng: np.random.Generator) -> np.ndarray:
-        """A patch with a margin of two low-resolution pixels around it, uint8."""
-        side = self.settings.size + 4 * self.settings.scale
+        """A patch with its margin, uint8."""
         name = self.names[rng.choice(len(self.names), p=self.shares)]
         candidates = []
         for _ in range(30):
             if name == PROCEDURAL:
-                candidates.append(disparity_scene(rng, side))
+                candidates.append(disparity_scene(rng, self.side))
                 break  # made of edges as it is
             maps = self.maps[name]
-            crop = random_crop(rng, maps[rng.integers(len(maps))], side)
+            crop = random_crop(rng, maps[rng.integers(len(maps))], self.side)
             if crop is not None:
                 candidates.append(to_levels(rng, crop, FOLDERS[name]))
                 if len(candidates) == self.settings.candidates:
                     break
-        if not candidates:
-            candidates.append(disparity_scene(rng, side))
+        if not candidates:  # thirty crops with unknown pixels in a row
+            candidates.append(disparity_scene(rng, self.side))
         return random_flip(rng, max(candidates, key=edge_share))
 
 
@@ -255,7 +269,12 @@ def validation_maps(data: Path | None, cache: Path, scale: int) -> list[np.ndarr
     if data is None:
         maps = [disparity_scene(np.random.default_rng([VALIDATION_SEED, k]), 320) for k in range(4)]
     else:
-        maps = [fill_unknown(load_folder(data, name, cache)[stem]) for name, stem in VALIDATED]
+        maps = []
+        for name, stem in VALIDATED:
+            there = load_folder(data, name, cache)
+            if stem not in there:
+                raise MapError(f"{data / name}: no map {stem}, which validation looks at")
+            maps.append(fill_unknown(there[stem]))
     return [m[: m.shape[0] // scale * scale, : m.shape[1] // scale * scale] for m in maps]
 
 

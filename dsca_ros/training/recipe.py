@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,17 @@ class RecipeError(ValueError):
     """A recipe that cannot be read; the text says what is wrong and where."""
 
 
+def at_least(least: float, **values: float) -> None:
+    """Holds numbers of a recipe to what makes sense.
+
+    Raises:
+        ValueError: naming the first that does not.
+    """
+    for name, value in values.items():
+        if not least <= value < math.inf:
+            raise ValueError(f"{name} must be at least {least:g}, not {value!r}")
+
+
 @dataclass(frozen=True)
 class ViewData:
     """``kind: views``: synthetic rooms seen by models of cameras; see `views` and `loss.supervise_depth`."""
@@ -26,6 +38,11 @@ class ViewData:
     surface_weight: float = 0.5
     surface_weight_end: float = 1.25
     squared_weight: float = 0.2
+
+    def __post_init__(self) -> None:
+        at_least(1, views=self.views, crop=self.crop)
+        at_least(0, surface_weight=self.surface_weight, surface_weight_end=self.surface_weight_end)
+        at_least(0, squared_weight=self.squared_weight)
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,15 @@ class MapData:
     squared_weight: float = 0.1
     squared_from: float = 0.6
     stage_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        at_least(1, candidates=self.candidates)
+        at_least(8, size=self.size)
+        at_least(0, squared_weight=self.squared_weight, squared_from=self.squared_from, stage_weight=self.stage_weight)
+        if not self.shares or not all(isinstance(share, int | float) for share in self.shares.values()):
+            raise ValueError(f"shares must map names of sources to numbers, not {self.shares!r}")
+        at_least(0, **{f"the share of {name}": share for name, share in self.shares.items()})
+        at_least(1e-6, **{"the sum of shares": sum(self.shares.values())})
 
 
 DATA_KINDS: dict[str, type[ViewData] | type[MapData]] = {"views": ViewData, "maps": MapData}
@@ -62,6 +88,11 @@ class Recipe:
     seed: int = 1
     validate_every: int = 1000
     start: str = ""
+
+    def __post_init__(self) -> None:
+        at_least(1, steps=self.steps, batch=self.batch, validate_every=self.validate_every)
+        at_least(0, learning_rate=self.learning_rate, warm_up=self.warm_up, ema=self.ema, seed=self.seed)
+        at_least(1e-9, clip=self.clip)
 
     @property
     def name(self) -> str:
@@ -92,7 +123,7 @@ class Recipe:
         if data.get("optimiser", "adam") not in ("adam", "muon"):
             raise RecipeError(f"{source}: optimiser must be adam or muon, not {data['optimiser']!r}")
         chosen = data["data"]
-        if not isinstance(chosen, dict) or chosen.get("kind") not in DATA_KINDS:
+        if not isinstance(chosen, dict) or chosen.get("kind") not in list(DATA_KINDS):
             raise RecipeError(f"{source}: data must be a mapping with kind: {' or '.join(DATA_KINDS)}")
         kind = DATA_KINDS[chosen["kind"]]
         values = _checked({k: v for k, v in chosen.items() if k != "kind"}, kind, f"{source}: data")

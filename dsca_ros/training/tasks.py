@@ -23,7 +23,7 @@ from dsca_ros.network.dsca import DSCA, enlarge
 from dsca_ros.network.level_graph import LevelGraph
 from dsca_ros.training.batch import Batch
 from dsca_ros.training.loss import supervise_depth, supervise_levels
-from dsca_ros.training.maps import PatchSettings, PatchSource, validation_maps
+from dsca_ros.training.maps import PROCEDURAL, PatchSettings, PatchSource, validation_maps
 from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData
 from dsca_ros.training.views import ViewPool, ViewSettings, make_batch
 
@@ -142,7 +142,8 @@ class MapTask:
         self.source = PatchSource(patches, data, cache)
         self.validation = []
         rng = np.random.default_rng(0xDA7A)
-        for exact in validation_maps(data, cache, scale):
+        recorded = set(settings.shares) != {PROCEDURAL}
+        for exact in validation_maps(data if recorded else None, cache, scale):
             low = to_uint8(imresize(exact, Fraction(1, scale)))
             self.validation.append((exact, to_uint8(low + rng.normal(0.0, NOISE * settings.noisy, low.shape))))
         bicubic = [self._score(exact, imresize(low, scale)) for exact, low in self.validation]

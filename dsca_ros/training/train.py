@@ -66,10 +66,14 @@ def train(
         with the best validation.
 
     Raises:
-        RecipeError: if something is wrong with the recipe, the data, the checkpoint or the disk.
+        RecipeError: if something is wrong with the recipe, the checkpoint or the disk.
+        MapError: if something is wrong with the maps.
         KeyboardInterrupt: on Ctrl-C and SIGTERM, once the step is over and the checkpoint written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(f"{folder} cannot be made a folder ({error.strerror}); name another --folder") from None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checkpoint, log = folder / "checkpoint.pt", folder / "log.csv"
     resumed = _load(checkpoint, recipe, device) if resume and checkpoint.exists() else None
@@ -88,11 +92,14 @@ def train(
     first, seconds, running = 0, 0.0, 0.0
     best: dict[str, Any] = {}
     if resumed is not None:
-        network.load_state_dict(resumed["network"])
-        average.load_state_dict(resumed["ema"])
-        optimiser.load_state_dict(resumed["optimiser"])
+        try:
+            network.load_state_dict(resumed["network"])
+            average.load_state_dict(resumed["ema"])
+            optimiser.load_state_dict(resumed["optimiser"])
+        except (KeyError, RuntimeError, ValueError):
+            raise RecipeError(f"{checkpoint}: its weights are of another architecture than its recipe") from None
         first, seconds, running, best = (resumed[key] for key in ("step", "seconds", "running", "best"))
-        _cut_log(log, first)
+        _cut_log(log, first, (*LOG_COLUMNS, *task.columns))
     else:
         _append(log, (*LOG_COLUMNS, *task.columns), mode="w")
     if compiled or (compiled is None and device.type == "cuda"):
@@ -190,7 +197,7 @@ def start_from(network: DSCA, source: Path) -> None:
     network.load_state_dict(fitting, strict=False)
 
 
-def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Writes a file beside its place and renames it: what was there stays until the new one is whole.
 
     Raises:
@@ -202,7 +209,7 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         partial.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RecipeError(f"cannot write {path} ({reason}); make room and go on with --resume") from None
 
 
@@ -214,12 +221,13 @@ def _append(log: Path, row: Sequence[object], mode: str = "a") -> None:
         raise RecipeError(f"cannot write {log} ({error.strerror}); make room and go on with --resume") from None
 
 
-def _cut_log(log: Path, step: int) -> None:
-    """Drops rows later than the checkpoint: those steps are trained again."""
-    if log.exists():
-        head, *rows = log.read_text().splitlines()
-        kept = [row for row in rows if row and int(row.split(",")[0]) <= step]
-        log.write_text("\n".join([head, *kept]) + "\n")
+def _cut_log(log: Path, step: int, columns: Sequence[str]) -> None:
+    """Drops rows later than the checkpoint: those steps are trained again. A lost log starts anew."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    head = ",".join(columns)
+    rows = lines[1:] if lines and lines[0] == head else []
+    kept = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= step]
+    write_aside(log, lambda partial: partial.write_text("\n".join([head, *kept]) + "\n"))
 
 
 def _load(checkpoint: Path, recipe: Recipe, device: torch.device) -> dict[str, Any]:

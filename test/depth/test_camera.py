@@ -114,5 +114,5 @@ def test_the_networks_grid_is_that_of_the_scaled_camera(camera, scale):
     height, width = inverse.shape[-2:]
     factors = [2**k for k in range(1, scale.bit_length())]
     nothing = [torch.zeros(1, 1, height * f, width * f) for f in factors]
-    by_stages = accumulate(inverse, nothing)[-1][0, 0].numpy()
+    by_stages = accumulate(inverse, nothing, (2,) * len(factors))[-1][0, 0].numpy()
     np.testing.assert_allclose(interior(by_stages, scale), interior(exact, scale), rtol=1e-5)

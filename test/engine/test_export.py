@@ -13,10 +13,12 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
 from dsca_ros.depth import resample  # noqa: E402
-from dsca_ros.engine.export import ExportError, export_model, load_weights  # noqa: E402
+from dsca_ros.engine.export import ExportError, export_model, export_onnx, load_weights  # noqa: E402
 from dsca_ros.engine.onnxruntime import OnnxRuntimeEngine  # noqa: E402
-from dsca_ros.engine.zoo import list_models  # noqa: E402
+from dsca_ros.engine.zoo import LEVELS, list_models  # noqa: E402
 from dsca_ros.network.camera_graph import CameraGraph  # noqa: E402
+from dsca_ros.network.level_graph import LevelGraph  # noqa: E402
+from dsca_ros.training.recipe import MapData  # noqa: E402
 
 RANGE = (0.1, 10.0)
 SIZES = [(24, 32), (17, 23), (9, 8), (33, 50), (1, 1), (1, 7)]
@@ -141,11 +143,13 @@ def test_shipped_weights_export_to_the_same_graphs(tiny_models, tmp_path):
 
 
 def test_exporting_again_keeps_the_other_entries(tiny_checkpoints, tmp_path):
-    other = {"other": {2: {"fp32": {"file": "other.onnx", "sha256": "0" * 64}}}}
+    entries = {2: {"fp32": {"file": "other.onnx", "sha256": "0" * 64}}}
+    other = {"other": {"domain": "levels", "scales": entries}}
     (tmp_path / "manifest.yaml").write_text(yaml.safe_dump({"models": other}))
     export_model(tiny_checkpoints[0], tmp_path)
     manifest = yaml.safe_load((tmp_path / "manifest.yaml").read_text())["models"]
-    assert manifest["other"] == other["other"] and set(manifest["tiny"]) == {2}
+    assert manifest["other"] == other["other"]
+    assert set(manifest["tiny"]["scales"]) == {2} and manifest["tiny"]["domain"] == "depth"
 
 
 @pytest.mark.parametrize(
@@ -182,6 +186,61 @@ def test_what_cannot_be_exported_is_named_in_one_line(tmp_path, name):
 
 def test_weights_of_another_shape_are_refused(tmp_path):
     recipe = {"model": "m", "scale": 2, "steps": 1, "network": {"channels": [4], "blocks": [1]}}
+    recipe["data"] = {"kind": "views"}
     save_file({"x": torch.ones(3)}, tmp_path / "m.safetensors", {"recipe": json.dumps(recipe)})
-    with pytest.raises(ExportError, match=r"m\.safetensors"):
+    with pytest.raises(ExportError, match=r"m\.safetensors: .*state_dict"):
         load_weights(tmp_path / "m.safetensors")
+
+
+# --- graphs for maps ----------------------------------------------------------------------------
+
+
+def test_a_graph_for_maps_takes_levels_alone(level_models):
+    session = ort.InferenceSession(str(level_models / "maps-x4-fp32.onnx"), providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == ["levels"]
+    for height, width in ((12, 20), (31, 18)):
+        (result,) = session.run(["result"], {"levels": np.full((1, 1, height, width), 90.0, np.float32)})
+        assert result.shape == (1, 1, 4 * height, 4 * width)
+        assert result.min() >= 0 and result.max() <= 255
+
+
+def test_the_manifest_says_what_a_model_takes(level_models):
+    manifest = yaml.safe_load((level_models / "manifest.yaml").read_text())["models"]
+    found = {name: (entry["domain"], sorted(entry["scales"])) for name, entry in manifest.items()}
+    assert found == {"tiny": ("depth", [2, 4]), "maps": ("levels", [2, 4]), "maps-noisy": ("levels", [8])}
+
+
+def test_shipped_weights_of_maps_keep_their_domain(level_models, tmp_path):
+    export_model(level_models / "maps-x2.safetensors", tmp_path)
+    assert {model.domain for model in list_models(tmp_path)} == {"levels"}
+
+
+@pytest.mark.parametrize("multi_stage", [True, False])
+@pytest.mark.parametrize(("block", "attention_scales"), [("plain", 0), ("plain", 3), ("bilayer", 0)])
+def test_every_configuration_of_the_ablation_exports(
+    tiny_level_network, tmp_path, block, attention_scales, multi_stage
+):
+    settings = {"block": block, "attention_scales": attention_scales, "multi_stage": multi_stage}
+    network = tiny_level_network(4, unshuffle=1, **settings)
+    export_onnx(network, tmp_path / "a.onnx", LEVELS)
+    session = ort.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    graph = LevelGraph(network)
+    for height, width in ((12, 16), (17, 23)):
+        levels = np.random.default_rng(0).integers(0, 256, (1, 1, height, width)).astype(np.float32)
+        with torch.no_grad():
+            expected = graph(torch.from_numpy(levels)).numpy()
+        (result,) = session.run(None, {"levels": levels})
+        assert result.shape == (1, 1, 4 * height, 4 * width)
+        np.testing.assert_allclose(result, expected, atol=1e-3)
+
+
+def test_a_name_taken_by_another_domain_is_refused_and_nothing_is_written(
+    tiny_models, tiny_level_network, save_checkpoint, tmp_path
+):
+    """A manifest has one domain for all scales of a name."""
+    export_model(tiny_models / "tiny-x2.safetensors", tmp_path)
+    checkpoint = save_checkpoint(tmp_path / "run" / "checkpoint.pt", "tiny", tiny_level_network(4), MapData())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(ExportError, match="has a tiny for depth, and this one is for levels"):
+        export_model(checkpoint, tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}

@@ -1,6 +1,7 @@
 """Finding models, and what is said where they are missing or broken."""
 
 import shutil
+import sys
 
 import pytest
 
@@ -16,6 +17,13 @@ def broken(tiny_models, tmp_path, monkeypatch):
     shutil.copytree(tiny_models, folder)
     monkeypatch.setenv("DSCA_MODELS", str(folder))
     return folder
+
+
+def without(monkeypatch, *packages: str) -> None:
+    """Makes packages look as if they were not installed."""
+    for package in packages:
+        monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.delitem(sys.modules, f"dsca_ros.engine.{package}", raising=False)
 
 
 def test_the_environment_names_the_folder(use_tiny_models):
@@ -57,21 +65,51 @@ def test_an_unknown_engine_names_those_there_are(use_tiny_models):
         create_engine("warp", "tiny", 2)
 
 
-@pytest.mark.parametrize("engine", ["auto", "onnxruntime"])
-def test_an_engine_is_made_by_name(use_tiny_models, engine):
+@pytest.mark.parametrize(
+    ("engine", "runs"), [("auto", "ONNX Runtime"), ("onnxruntime", "ONNX Runtime"), ("torch", "torch")]
+)
+def test_an_engine_is_made_by_name(use_tiny_models, engine, runs):
+    if engine == "torch":
+        pytest.importorskip("torch")
     made = create_engine(engine, "tiny", 4, threads=1)
-    assert made.scale == 4 and "ONNX Runtime" in made.description
+    assert made.scale == 4 and runs in made.description
     made.close()
 
 
 def test_an_engine_that_cannot_run_says_why_and_what_to_do(use_tiny_models, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.delitem(sys.modules, "dsca_ros.engine.onnxruntime", raising=False)
+    without(monkeypatch, "onnxruntime", "torch")
     for engine in ("auto", "onnxruntime"):
         with pytest.raises(EngineError, match="pip install onnxruntime"):
             create_engine(engine, "tiny", 2)
+    for engine in ("auto", "torch"):
+        with pytest.raises(EngineError, match=r"no torch here.*pip install 'dsca_ros\[train\]'"):
+            create_engine(engine, "tiny", 2)
+
+
+def test_torch_runs_where_there_is_no_onnxruntime(use_tiny_models, monkeypatch):
+    pytest.importorskip("torch")
+    without(monkeypatch, "onnxruntime")
+    assert create_engine("auto", "tiny", 2).description.startswith("torch ")
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime", "torch"])
+def test_a_model_for_levels_is_refused_for_depth_in_one_line(use_level_models, engine):
+    with pytest.raises(EngineError, match=r"maps takes levels and not depth: .*dsca info") as raised:
+        create_engine(engine, "maps", 2)
+    assert "\n" not in str(raised.value)
+
+
+def test_who_asks_for_a_domain_gets_that_domain(use_level_models):
+    assert {(model.model, model.domain) for model in list_models()} == {
+        ("tiny", "depth"),
+        ("maps", "levels"),
+        ("maps-noisy", "levels"),
+    }
+    create_engine("auto", "maps", 2, threads=1, domain="levels").close()
+    for model in ("maps", "tiny"):
+        create_engine("auto", model, 2, threads=1, domain=None).close()
+    with pytest.raises(EngineError, match="tiny takes depth and not levels"):
+        create_engine("auto", "tiny", 2, domain="levels")
 
 
 def test_a_truncated_model_is_found_before_it_runs(broken):
@@ -103,8 +141,10 @@ def test_a_missing_model_is_named(broken):
         "models: [",
         "- a\n- b",
         "models: {tiny: 5}",
-        "models: {tiny: {2: {fp32: {file: a}}}}",
-        "models: {tiny: {two: {fp32: {file: a, sha256: b}}}}",
+        "models: {tiny: {2: {fp32: {file: a, sha256: b}}}}",
+        "models: {tiny: {scales: {2: {fp32: {file: a, sha256: b}}}}}",
+        "models: {tiny: {domain: depth, scales: {2: {fp32: {file: a}}}}}",
+        "models: {tiny: {domain: depth, scales: {two: {fp32: {file: a, sha256: b}}}}}",
     ],
     ids=repr,
 )

@@ -7,7 +7,7 @@ from dsca_ros.depth.resample import METHODS
 from dsca_ros.depth.synthetic import HELD_OUT_SEED, SyntheticStream
 from dsca_ros.evaluation.compare import Sample, compare, with_truth
 from dsca_ros.evaluation.held_out import held_out_samples
-from dsca_ros.training.data import ViewSettings
+from dsca_ros.training.views import ViewSettings
 
 STREAM = SyntheticStream(Intrinsics.from_fov(48, 36, 70.0), "stereo", 10, 1_000_001)
 

@@ -4,8 +4,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dsca_ros.network.blocks import (  # noqa: E402
+    BLOCKS,
     BilayerResidualBlock,
     CrossScaleAttention,
+    PlainResidualBlock,
     correlation,
 )
 
@@ -91,3 +93,41 @@ def test_a_constant_channel_correlates_with_nothing():
     found = correlation(a, a)
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found[0, 0], torch.zeros(2), atol=1e-3, rtol=0)
+
+
+def test_statistics_are_taken_in_float32_under_autocast():
+    """A mean of many times the deviation would leave nothing of it in bfloat16."""
+    attention = CrossScaleAttention(4, 2)
+    torch.nn.init.normal_(attention.gate[2].weight)
+    torch.nn.init.normal_(attention.row_pooling)
+    features = [f + 60.0 for f in pyramid(4, 2)]
+    expected = attention.attention(features)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention.attention(features)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a.float(), b, atol=0.05, rtol=0)
+
+
+# --- the plain block of the ablation ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inner_kernel", [1, 3])
+def test_a_plain_block_keeps_the_shape_and_is_residual(inner_kernel):
+    block = PlainResidualBlock(6, 2, inner_kernel)
+    x = torch.randn(2, 6, 9, 7)
+    assert block(x).shape == x.shape
+    assert not torch.allclose(block(x), x)
+    for parameter in block.second.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.testing.assert_close(block(x), x)
+
+
+@pytest.mark.parametrize("channels", [16, 32, 48, 64])
+@pytest.mark.parametrize("expansion", [2, 4])
+@pytest.mark.parametrize("inner_kernel", [1, 3])
+def test_a_plain_block_has_the_parameters_of_a_bilayer_block(channels, expansion, inner_kernel):
+    plain, bilayer = (
+        sum(p.numel() for p in block(channels, expansion, inner_kernel).parameters())
+        for block in (BLOCKS["plain"], BLOCKS["bilayer"])
+    )
+    assert plain == pytest.approx(bilayer, rel=0.1)

@@ -70,7 +70,7 @@ def test_odd_sizes_are_padded_by_their_last_pixels(tiny_network):
 def test_maps_accumulate_over_the_stages():
     start = torch.rand(1, 1, 5, 6)
     residuals = [torch.rand(1, 1, 10, 12), torch.rand(1, 1, 20, 24)]
-    first, second = accumulate(start, residuals)
+    first, second = accumulate(start, residuals, (2, 2))
     torch.testing.assert_close(first, enlarge(start, 2) + residuals[0])
     torch.testing.assert_close(second, enlarge(first, 2) + residuals[1])
 
@@ -84,3 +84,64 @@ def test_the_gradient_reaches_every_parameter(tiny_network, scale, depth_image):
     sum(stage.square().mean() for stage in graph.stages(filled, features)).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+def test_a_map_is_not_rounded_under_autocast(tiny_network):
+    network = tiny_network(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        (residual,) = network(torch.randn(1, 4, 16, 16))
+    assert residual.dtype == torch.float32
+    assert not torch.equal(residual, residual.bfloat16().float())
+
+
+# --- the configurations of the paper's ablation -------------------------------------------------
+
+ABLATION = [
+    {"block": "plain", "attention_scales": 0, "multi_stage": False},
+    {"block": "plain", "attention_scales": 3, "multi_stage": False},
+    {"block": "bilayer", "attention_scales": 0, "multi_stage": False},
+    {"block": "plain", "attention_scales": 0, "multi_stage": True},
+    {"block": "bilayer", "attention_scales": 3, "multi_stage": True},
+]
+by_ablation = pytest.mark.parametrize("settings", ABLATION, ids=lambda s: "-".join(map(str, s.values())))
+
+
+@by_ablation
+@pytest.mark.parametrize("scale", [2, 4, 8])
+@pytest.mark.parametrize("size", [(16, 24), (17, 23), (1, 1)], ids=str)
+def test_every_configuration_gives_maps_of_the_right_sizes(settings, scale, size):
+    config = DSCAConfig(scale, (6,), (1,), **settings)
+    maps = DSCA(config)(torch.randn(1, 1, *size))
+    factors = [2, 4, 8][: scale.bit_length() - 1] if settings["multi_stage"] else [scale]
+    assert [tuple(m.shape) for m in maps] == [(1, 1, size[0] * f, size[1] * f) for f in factors]
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_one_step_of_the_whole_scale_accumulates_onto_one_enlargement(scale):
+    config = DSCAConfig(scale, multi_stage=False)
+    assert config.factors == (scale,)
+    start, residual = torch.rand(1, 1, 5, 6), torch.rand(1, 1, 5 * scale, 6 * scale)
+    (found,) = accumulate(start, [residual], config.factors)
+    torch.testing.assert_close(found, enlarge(start, scale) + residual)
+
+
+def test_without_attention_there_are_no_parameters_of_it():
+    network = DSCA(DSCAConfig(4, (6,), (1,), attention_scales=0, unshuffle=2))
+    assert not any("attention" in name for name, _ in network.named_parameters())
+    assert network.config.multiple == 2  # no pyramid to pad for
+
+
+@pytest.mark.parametrize("multi_stage", [True, False])
+@pytest.mark.parametrize("attention_scales", [0, 3])
+def test_the_kind_of_block_changes_the_parameters_by_a_tenth_at_most(multi_stage, attention_scales):
+    settings = {"attention_scales": attention_scales, "multi_stage": multi_stage}
+    plain, bilayer = (
+        sum(p.numel() for p in DSCA(DSCAConfig(8, (32,), (8,), block=block, **settings)).parameters())
+        for block in ("plain", "bilayer")
+    )
+    assert plain != bilayer and plain == pytest.approx(bilayer, rel=0.1)
+
+
+def test_an_unknown_block_is_refused():
+    with pytest.raises(ValueError, match="block must be bilayer or plain, not 'round'"):
+        DSCAConfig(2, block="round")

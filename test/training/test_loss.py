@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dsca_ros.training.loss import supervise, surface_distance  # noqa: E402
+from dsca_ros.training.loss import supervise_depth, supervise_levels, surface_distance  # noqa: E402
 
 
 def step_edge() -> torch.Tensor:
@@ -27,7 +27,7 @@ def test_surface_distance_takes_the_nearest_surface_in_reach():
 def loss_of(depth: torch.Tensor, valid: torch.Tensor | None = None, **weights: float) -> float:
     valid = torch.ones(1, 1, 3, 4) if valid is None else valid
     settings = {"surface_weight": 0.0, "squared_weight": 0.0} | weights
-    return supervise([1.0 / depth], [step_edge()], valid, **settings).item()
+    return supervise_depth([1.0 / depth], [step_edge()], valid, **settings).item()
 
 
 def test_exact_depth_costs_nothing():
@@ -59,13 +59,34 @@ def test_every_stage_counts():
     exact = [1.0 / target for target in targets]
     wrong = [[0.8 * exact[0], exact[1]], [exact[0], 0.8 * exact[1]]]
     valid = torch.ones(1, 1, 2, 2)
-    first, second = (supervise(stages, targets, valid, 0.0, 0.0).item() for stages in wrong)
+    first, second = (supervise_depth(stages, targets, valid, 0.0, 0.0).item() for stages in wrong)
     assert first == pytest.approx(second) and first > 0
 
 
 @pytest.mark.parametrize("inverse", [0.0, -5.0, 1e-9])
 def test_the_loss_of_a_wild_result_is_finite(inverse):
     stage = torch.full((1, 1, 6, 8), inverse, requires_grad=True)
-    loss = supervise([stage], [step_edge()], torch.ones(1, 1, 3, 4), 1.0, 1.0)
+    loss = supervise_depth([stage], [step_edge()], torch.ones(1, 1, 3, 4), 1.0, 1.0)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(stage.grad).all()
+
+
+# --- levels -------------------------------------------------------------------------------------
+
+
+def levels(value: float, size: int) -> torch.Tensor:
+    return torch.full((1, 1, size, size), value)
+
+
+def test_each_term_of_a_hand_made_case_of_levels():
+    stages = [levels(10.0, 4), levels(23.0, 8)]
+    targets = [levels(12.0, 4), levels(20.0, 8)]
+    # 0.5 * |10 - 12| of the first stage, |23 - 20| of the last, 0.1 * 3^2 of the last.
+    assert supervise_levels(stages, targets, 0.5, 0.1).item() == pytest.approx(1.0 + 3.0 + 0.9)
+    assert supervise_levels(stages, targets, 0.0, 0.0).item() == pytest.approx(3.0)
+    assert supervise_levels(targets, targets, 1.0, 1.0).item() == 0.0
+
+
+def test_a_network_of_one_stage_is_held_to_the_last_target():
+    targets = [levels(12.0, 4), levels(20.0, 8)]
+    assert supervise_levels([levels(21.0, 8)], targets, 0.5, 0.0).item() == pytest.approx(1.0)

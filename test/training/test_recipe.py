@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,10 +7,14 @@ import yaml
 pytest.importorskip("torch")
 
 from dsca_ros.network.camera_graph import INPUT_CHANNELS
-from dsca_ros.training.recipe import Recipe, RecipeError
+from dsca_ros.network.level_graph import LEVEL_CHANNELS
+from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData
 
-SHIPPED = sorted((Path(__file__).parents[2] / "config" / "train").glob("*.yaml"))
+CONFIG = Path(__file__).parents[2] / "config" / "train"
+SHIPPED = sorted(CONFIG.glob("*.yaml"))
 GOOD = {"model": "m", "scale": 4, "steps": 9, "network": {"channels": [8, 4], "blocks": [1]}}
+GOOD["data"] = {"kind": "views", "crop": 24}
+MAPS = {"kind": "maps", "size": 32, "shares": {"procedural": 1}, "noisy": True}
 
 
 def load(folder: Path, text: str) -> Recipe:
@@ -23,6 +28,13 @@ def test_a_recipe_of_a_few_keys(tmp_path):
     assert (recipe.name, recipe.steps, recipe.seed) == ("m-x4", 9, 1)
     assert recipe.network.scale == 4 and recipe.network.channels == (8, 4)
     assert recipe.network.input_channels == INPUT_CHANNELS
+    assert recipe.data == ViewData(crop=24) and recipe.optimiser == "adam" and recipe.start == ""
+
+
+def test_the_kind_of_data_decides_what_the_network_sees(tmp_path):
+    recipe = load(tmp_path, yaml.safe_dump(GOOD | {"data": MAPS, "optimiser": "muon"}))
+    assert recipe.data == MapData({"procedural": 1}, 32, noisy=True)
+    assert recipe.network.input_channels == LEVEL_CHANNELS and recipe.optimiser == "muon"
 
 
 def test_recipes_ship():
@@ -34,11 +46,17 @@ def test_every_shipped_recipe_loads_under_its_own_name(path):
     assert Recipe.load(path).name == path.stem
 
 
-def test_a_recipe_survives_a_checkpoint(tmp_path):
-    from dsca_ros.training.train import plain
+def test_every_recipe_in_a_subfolder_loads_under_a_name_of_its_own():
+    recipes = [Recipe.load(path) for path in CONFIG.rglob("*.yaml")]
+    assert len({recipe.name for recipe in recipes}) == len(recipes) >= len(SHIPPED)
 
-    recipe = load(tmp_path, yaml.safe_dump(GOOD))
-    assert Recipe.from_dict(plain(recipe)) == recipe
+
+@pytest.mark.parametrize("data", [GOOD["data"], MAPS], ids=lambda data: data["kind"])
+def test_a_recipe_survives_a_checkpoint(tmp_path, data):
+    recipe = load(tmp_path, yaml.safe_dump(GOOD | {"data": data, "start": "a.safetensors"}))
+    plain = recipe.plain()
+    assert Recipe.from_dict(plain) == recipe
+    assert json.loads(json.dumps(plain)) == plain  # nothing but plain values
 
 
 @pytest.mark.parametrize(
@@ -51,6 +69,36 @@ def test_a_recipe_survives_a_checkpoint(tmp_path):
         ({"network": 5}, "network"),
         ({"steps": "many"}, "steps"),
         ({"learning_rate": "fast"}, "learning_rate"),
+        ({"data": None}, "missing key 'data'"),
+        ({"data": 5}, "data must be a mapping with kind: views or maps"),
+        ({"data": {"crop": 24}}, "kind: views or maps"),
+        ({"data": {"kind": "photos"}}, "kind: views or maps"),
+        ({"data": {"kind": ["maps"]}}, "kind: views or maps"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"validate_every": 0}, "validate_every must be at least 1"),
+        ({"network": {"channels": 8}}, "channels must be a list"),
+        ({"network": {"channels": [0]}}, "channels must be a list of whole numbers from 1 on"),
+        ({"network": {"channels": ["a"]}}, "channels must be a list"),
+        ({"network": {"blocks": []}}, "blocks must be a list"),
+        ({"network": {"attention_scales": -1}}, "attention_scales must be a whole number from 0 on"),
+        ({"network": {"inner_kernel": 2}}, "inner_kernel must be 1, 3 or 5"),
+        ({"data": {"kind": "maps", "shares": {}}}, "shares must map names"),
+        ({"data": {"kind": "maps", "shares": {"procedural": "x"}}}, "shares must map names"),
+        ({"data": {"kind": "maps", "shares": {"procedural": 0}}}, "the sum of shares must be at least"),
+        ({"data": {"kind": "maps", "shares": {"procedural": -1, "sintel": 2}}}, "the share of procedural"),
+        ({"data": {"kind": "maps", "shares": {"procedural": float("nan")}}}, "the share of procedural"),
+        ({"data": {"kind": "maps", "size": 0}}, "size must be at least 8"),
+        ({"data": {"kind": "views", "views": 0}}, "views must be at least 1"),
+        ({"data": {"kind": "views", "size": 3}}, "data: unknown key 'size'.*crop"),
+        ({"data": {"kind": "maps", "crop": 3}}, "data: unknown key 'crop'.*size"),
+        ({"data": {"kind": "maps", "noisy": "yes please"}}, "data: noisy must be bool"),
+        ({"data": {"kind": "maps", "noisy": 1}}, "data: noisy must be bool"),
+        ({"data": {"kind": "maps", "shares": ["sintel"]}}, "data: shares must be dict"),
+        ({"data": {"kind": "maps", "size": 32.5}}, "data: size must be int"),
+        ({"optimiser": "sgd"}, "optimiser must be adam or muon, not 'sgd'"),
+        ({"network": {"block": "round"}}, "block must be bilayer or plain, not 'round'"),
+        ({"start": 3}, "start must be str"),
     ],
     ids=str,
 )

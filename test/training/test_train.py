@@ -1,22 +1,40 @@
-"""The training loop, on a network and a pool of views small enough for seconds."""
+"""The training loop, on networks and data small enough for seconds."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from dsca_ros.engine.export import ExportError, export_model, load_weights  # noqa: E402
 from dsca_ros.network.camera_graph import INPUT_CHANNELS, CameraGraph  # noqa: E402
 from dsca_ros.network.dsca import DSCA, DSCAConfig  # noqa: E402
+from dsca_ros.network.level_graph import LEVEL_CHANNELS  # noqa: E402
+from dsca_ros.training import maps, tasks  # noqa: E402
 from dsca_ros.training import train as training  # noqa: E402
-from dsca_ros.training.data import ViewPool, ViewSettings, make_batch  # noqa: E402
-from dsca_ros.training.loss import supervise  # noqa: E402
-from dsca_ros.training.recipe import Recipe, RecipeError  # noqa: E402, RecipeError
+from dsca_ros.training.disparity_scenes import disparity_scene  # noqa: E402
+from dsca_ros.training.loss import supervise_depth  # noqa: E402
+from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData  # noqa: E402
+from dsca_ros.training.views import ViewPool, ViewSettings, make_batch  # noqa: E402
 
 NETWORK = DSCAConfig(2, (6,), (1,), unshuffle=2, input_channels=INPUT_CHANNELS, residual_gain=0.05)
-RECIPE = Recipe("tiny", 2, NETWORK, 6, batch=1, crop=24, warm_up=2, views=3, validate_every=2)
+RECIPE = Recipe("tiny", 2, NETWORK, 6, ViewData(3, crop=24), batch=1, warm_up=2, validate_every=2)
+# Eight channels: narrower kernels are left to Adam.
+LEVEL_NETWORK = DSCAConfig(4, (8,), (1,), input_channels=LEVEL_CHANNELS, residual_gain=8.0)
+MAPS = Recipe(
+    "tiny-maps", 4, LEVEL_NETWORK, 6, MapData(size=16), batch=2, optimiser="muon", warm_up=2, validate_every=2
+)
+by_task = pytest.mark.parametrize("recipe", [RECIPE, MAPS], ids=["views", "maps"])
 
 
 class Silent:
@@ -30,12 +48,16 @@ class Silent:
 
 
 @pytest.fixture(autouse=True)
-def small_views(monkeypatch):
+def small_data(monkeypatch):
     def settings(count: int, **others: int) -> ViewSettings:
         return ViewSettings(min(count, 3), width=32, height=24, **others)
 
-    monkeypatch.setattr(training, "ViewSettings", settings)
-    monkeypatch.setattr(training, "VALIDATION_BATCHES", 1)
+    def small_scene(rng: np.random.Generator, size: int) -> np.ndarray:
+        return disparity_scene(rng, min(size, 64))
+
+    monkeypatch.setattr(tasks, "ViewSettings", settings)
+    monkeypatch.setattr(tasks, "VALIDATION_BATCHES", 1)
+    monkeypatch.setattr(maps, "disparity_scene", small_scene)
 
 
 def state_of(checkpoint):
@@ -43,13 +65,14 @@ def state_of(checkpoint):
 
 
 def assert_same(a, b, where="state"):
-    """Equal bit for bit, through all nested dictionaries and lists."""
+    """Equal bit for bit, through all nested dictionaries and lists; but for how long it took."""
     if isinstance(a, torch.Tensor):
         assert torch.equal(a, b), where
     elif isinstance(a, dict):
         assert a.keys() == b.keys(), where
         for key in a:
-            assert_same(a[key], b[key], f"{where}.{key}")
+            if f"{where}.{key}" != "state.seconds":
+                assert_same(a[key], b[key], f"{where}.{key}")
     elif isinstance(a, list):
         assert len(a) == len(b), where
         for index, (x, y) in enumerate(zip(a, b, strict=True)):
@@ -58,39 +81,65 @@ def assert_same(a, b, where="state"):
         assert a == b, where
 
 
-def test_a_resumed_run_equals_an_undisturbed_one(tmp_path):
-    whole = training.train(RECIPE, tmp_path / "whole", False, Silent())
-    training.train(RECIPE, tmp_path / "parts", False, Silent(), stop_at=3)
-    assert state_of(tmp_path / "parts" / "checkpoint.pt")["step"] == 3
+def rows_of(folder):
+    with (folder / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+# --- going on -----------------------------------------------------------------------------------
+
+
+@by_task
+def test_twenty_steps_are_ten_and_ten_bit_for_bit(tmp_path, recipe):
+    recipe = replace(recipe, steps=20, validate_every=4)
+    whole = training.train(recipe, tmp_path / "whole", False, Silent())
+    training.train(recipe, tmp_path / "parts", False, Silent(), stop_at=10)
+    half = state_of(tmp_path / "parts" / "checkpoint.pt")
+    assert half["step"] == 10 and half["best"]["step"] in (4, 8)
     again = Silent()
-    parts = training.train(RECIPE, tmp_path / "parts", True, again)
-    assert [step for step, _, _ in again.steps] == [4, 5, 6]
+    parts = training.train(recipe, tmp_path / "parts", True, again)
+    assert [step for step, _, _ in again.steps] == list(range(11, 21))
     assert_same(state_of(whole), state_of(parts))
+    assert set(state_of(whole)["optimiser"]) == ({"adam", "muon"} if recipe.optimiser == "muon" else {"adam"})
+    for one, other in zip(rows_of(tmp_path / "whole"), rows_of(tmp_path / "parts"), strict=True):
+        assert {**one, "seconds": ""} == {**other, "seconds": ""}
 
 
-def test_what_a_run_leaves(tmp_path):
-    checkpoint = training.train(RECIPE, tmp_path / "run", False, Silent())
+def test_resuming_takes_the_optimisers_state_and_not_only_the_weights(tmp_path):
+    """The comparison above would find a state that is lost."""
+    training.train(MAPS, tmp_path / "run", False, Silent(), stop_at=3)
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
     state = state_of(checkpoint)
-    assert state["step"] == 6 and Recipe.from_dict(state["recipe"]) == RECIPE
-    DSCA(NETWORK).load_state_dict(state["ema"])
-    assert {p.name for p in (tmp_path / "run").iterdir()} == {
-        "checkpoint.pt",
-        "log.csv",
-        "curve.png",
-    }
-    with (tmp_path / "run" / "log.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == training.LOG_COLUMNS
+    buffers = [entry["momentum_buffer"] for entry in state["optimiser"]["muon"]["state"].values()]
+    assert buffers and all(buffer.abs().max() > 0 for buffer in buffers)
+    for buffer in buffers:
+        buffer.zero_()
+    torch.save(state, checkpoint)
+    lost = state_of(training.train(MAPS, tmp_path / "run", True, Silent()))
+    whole = state_of(training.train(MAPS, tmp_path / "whole", False, Silent()))
+    with pytest.raises(AssertionError, match="network"):
+        assert_same(whole["network"], lost["network"], "network")
+
+
+@by_task
+def test_what_a_run_leaves(tmp_path, recipe):
+    checkpoint = training.train(recipe, tmp_path / "run", False, Silent())
+    state = state_of(checkpoint)
+    assert state["step"] == 6 and Recipe.from_dict(state["recipe"]) == recipe
+    DSCA(recipe.network).load_state_dict(state["ema"])
+    DSCA(recipe.network).load_state_dict(state["best"]["weights"])
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"checkpoint.pt", "log.csv", "curve.png"}
+    rows = rows_of(tmp_path / "run")
+    task = tasks.CameraTask if recipe is RECIPE else tasks.MapTask
+    assert list(rows[0]) == [*training.LOG_COLUMNS, *task.columns]
     assert [row["step"] for row in rows] == ["2", "4", "6"]
     assert all(np.isfinite(float(value)) for row in rows for value in row.values())
-    assert all(0 < float(row["val_mae_mm"]) <= float(row["val_rmse_mm"]) for row in rows)
     assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_resumed_log_goes_on_and_a_new_run_overwrites_nothing(tmp_path):
     def steps():
-        with (tmp_path / "run" / "log.csv").open() as file:
-            return [row["step"] for row in csv.DictReader(file)]
+        return [row["step"] for row in rows_of(tmp_path / "run")]
 
     training.train(RECIPE, tmp_path / "run", False, Silent(), stop_at=2)
     training.train(RECIPE, tmp_path / "run", True, Silent(), stop_at=4)
@@ -100,10 +149,144 @@ def test_a_resumed_log_goes_on_and_a_new_run_overwrites_nothing(tmp_path):
     assert steps() == ["2", "4"]
 
 
-def test_only_the_same_recipe_resumes(tmp_path):
-    training.train(RECIPE, tmp_path / "run", False, Silent(), stop_at=1)
-    with pytest.raises(RecipeError, match=r"\(seed differ\)"):
-        training.train(replace(RECIPE, seed=2), tmp_path / "run", True, Silent())
+def test_log_rows_later_than_the_checkpoint_are_dropped(tmp_path):
+    training.train(RECIPE, tmp_path / "run", False, Silent(), stop_at=2)
+    with (tmp_path / "run" / "log.csv").open("a") as file:
+        file.write("4,1.0,0.1,0.1,9,9,9,9\n")
+    training.train(RECIPE, tmp_path / "run", True, Silent(), stop_at=3)
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == ["2"]
+
+
+def test_a_finished_run_resumes_to_itself(tmp_path):
+    recipe = replace(RECIPE, steps=2)
+    before = state_of(training.train(recipe, tmp_path / "run", False, Silent()))
+    after = state_of(training.train(recipe, tmp_path / "run", True, Silent()))
+    assert_same(before, after)
+    assert before["seconds"] == after["seconds"]
+
+
+# --- interruptions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_lets_the_step_end_and_the_checkpoint_be_written(tmp_path, number):
+    class Raises(Silent):
+        def step(self, step, total, loss, validation):
+            super().step(step, total, loss, validation)
+            if step == 3:
+                signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    reporter = Raises()
+    with pytest.raises(KeyboardInterrupt):
+        training.train(MAPS, tmp_path / "run", False, reporter)
+    assert signal.getsignal(number) is before
+    assert [step for step, _, _ in reporter.steps] == [1, 2, 3]
+    assert state_of(tmp_path / "run" / "checkpoint.pt")["step"] == 3
+    parts = training.train(MAPS, tmp_path / "run", True, Silent())
+    assert_same(state_of(training.train(MAPS, tmp_path / "whole", False, Silent())), state_of(parts))
+
+
+def test_a_process_that_is_interrupted_goes_on_to_where_an_undisturbed_one_ends(tmp_path):
+    recipe = replace(MAPS, steps=60, validate_every=10)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe.plain()))
+    # The same small maps as in this process.
+    code = (
+        "import sys; from dsca_ros.training import maps; full = maps.disparity_scene;"
+        "maps.disparity_scene = lambda rng, size: full(rng, min(size, 64));"
+        "from dsca_ros.cli import app; app(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "train", str(tmp_path / "recipe.yaml"), "--folder", str(tmp_path / "run")]
+
+    def may_be_interrupted() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=may_be_interrupted,
+        env=os.environ | {"COLUMNS": "300"},
+    )  # fmt: skip
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1 and out == ""
+    assert err.splitlines()[-1].startswith("dsca: interrupted; what was trained is in")
+    assert "Traceback" not in err
+    assert 10 <= state_of(checkpoint)["step"] < 60
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+    done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    whole = training.train(recipe, tmp_path / "whole", False, Silent())
+    assert_same(state_of(whole), state_of(checkpoint))
+
+
+# --- a full disk --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_whole(tmp_path, monkeypatch, kind):
+    training.train(MAPS, tmp_path / "run", False, Silent(), stop_at=3)
+    checkpoint = tmp_path / "run" / "checkpoint.pt"
+    before = checkpoint.read_bytes()
+
+    def half(state, path):
+        path.write_bytes(before[: len(before) // 2])
+        raise kind("No space left on device\nand more")
+
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(torch, "save", half)
+        with pytest.raises(RecipeError, match=r"cannot write .*checkpoint\.pt .*No space.*--resume") as raised:
+            training.train(MAPS, tmp_path / "run", True, Silent())
+    assert "\n" not in str(raised.value)
+    assert checkpoint.read_bytes() == before
+    assert not list((tmp_path / "run").glob("*.partial"))
+    parts = training.train(MAPS, tmp_path / "run", True, Silent())
+    assert_same(state_of(training.train(MAPS, tmp_path / "whole", False, Silent())), state_of(parts))
+
+
+def test_what_is_written_aside_takes_the_place_only_when_whole(tmp_path):
+    path = tmp_path / "a"
+    path.write_text("old")
+
+    def write(partial):
+        partial.write_text("new")
+        assert path.read_text() == "old"
+
+    training.write_aside(path, write)
+    assert path.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "log.csv").mkdir()
+    with pytest.raises(RecipeError, match=r"cannot write .*log\.csv"):
+        training.train(MAPS, tmp_path, False, Silent())
+
+
+# --- checkpoints that do not fit ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"seed": 2}, "seed"),
+        ({"network": replace(LEVEL_NETWORK, channels=(10,))}, "network"),
+        ({"network": replace(LEVEL_NETWORK, block="plain")}, "network"),
+        ({"data": MapData(size=32)}, "data"),
+        ({"optimiser": "adam", "steps": 9}, "steps, optimiser"),
+        ({"data": ViewData(3, crop=24), "network": replace(LEVEL_NETWORK, input_channels=4)}, "network, data"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_only_the_same_recipe_resumes(tmp_path, change, what):
+    training.train(MAPS, tmp_path / "run", False, Silent(), stop_at=1)
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    with pytest.raises(RecipeError, match=rf"another recipe \({what} differ\): .*--folder") as raised:
+        training.train(replace(MAPS, **change), tmp_path / "run", True, Silent())
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
@@ -113,10 +296,113 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
         training.train(RECIPE, tmp_path, True, Silent())
 
 
-def test_a_finished_run_resumes_to_itself(tmp_path):
-    recipe = replace(RECIPE, steps=2)
-    before = state_of(training.train(recipe, tmp_path / "run", False, Silent()))
-    assert_same(before, state_of(training.train(recipe, tmp_path / "run", True, Silent())))
+@pytest.mark.parametrize("lost", ["optimiser", "best", "ema", "recipe"])
+def test_a_checkpoint_of_another_version_is_named(tmp_path, lost):
+    state = state_of(training.train(replace(MAPS, steps=1), tmp_path / "run", False, Silent()))
+    del state[lost]
+    torch.save(state, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(RecipeError, match=r"checkpoint\.pt: not a checkpoint of") as raised:
+        training.load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert "\n" not in str(raised.value)
+
+
+# --- the best -----------------------------------------------------------------------------------
+
+
+def test_the_best_by_validation_is_what_is_exported(tmp_path, monkeypatch):
+    psnr = iter([30.0, 35.0, 33.0])
+    averages = []
+
+    def validate(self, graph, device):
+        averages.append({key: value.clone() for key, value in graph.network.state_dict().items()})
+        return dict.fromkeys(self.columns, 1.0) | {"val_psnr_db": next(psnr)}
+
+    monkeypatch.setattr(tasks.MapTask, "validate", validate)
+    checkpoint = training.train(MAPS, tmp_path / "run", False, Silent())
+    state = state_of(checkpoint)
+    assert state["best"]["step"] == 4 and state["best"]["figures"]["val_psnr_db"] == 35.0
+    assert_same(state["best"]["weights"], averages[1])
+    assert not torch.equal(averages[1]["stages.0.head.0.weight"], state["ema"]["stages.0.head.0.weight"])
+
+    export_model(checkpoint, tmp_path / "models")
+    network, _ = load_weights(tmp_path / "models" / "tiny-maps-x4.safetensors")
+    assert_same(network.state_dict(), {key: value.half().float() for key, value in averages[1].items()})
+
+
+def test_for_cameras_the_best_has_the_least_error(tmp_path, monkeypatch):
+    error = iter([30.0, 20.0, 25.0])
+    validate = tasks.CameraTask.validate
+    monkeypatch.setattr(
+        tasks.CameraTask, "validate", lambda *arguments: validate(*arguments) | {"val_mae_mm": next(error)}
+    )
+    assert state_of(training.train(RECIPE, tmp_path / "run", False, Silent()))["best"]["step"] == 4
+
+
+def test_without_any_validation_there_is_nothing_to_export(tmp_path):
+    training.train(MAPS, tmp_path / "run", False, Silent(), stop_at=1)
+    with pytest.raises(ExportError, match=r"checkpoint\.pt: no validation yet; train on with --resume"):
+        export_model(tmp_path / "run" / "checkpoint.pt", tmp_path / "models")
+
+
+# --- starting from trained weights --------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Weights of x2 with random values, as `dsca export` writes them."""
+    torch.manual_seed(5)
+    network = DSCA(replace(LEVEL_NETWORK, scale=2))
+    path = tmp_path / "x2.safetensors"
+    save_file({key: torch.randn_like(value).half() for key, value in network.state_dict().items()}, path)
+    return path
+
+
+def test_start_takes_over_the_weights_that_fit(trained):
+    network = DSCA(replace(LEVEL_NETWORK, channels=(8, 6)))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    training.start_from(network, trained)
+    weights = load_file(trained)
+    after = network.state_dict()
+    assert {key for key in after if key.startswith("stages.0.")} == set(weights)
+    for key, value in after.items():
+        assert torch.equal(value, weights[key].float() if key in weights else before[key]), key
+
+
+def test_start_leaves_weights_of_another_shape_alone(trained):
+    network = DSCA(replace(LEVEL_NETWORK, unshuffle=2))
+    before = network.stages[0].enter.weight.clone()
+    training.start_from(network, trained)
+    assert torch.equal(network.stages[0].enter.weight, before)
+    assert torch.equal(network.stages[0].blocks[0].widen.weight, load_file(trained)["stages.0.blocks.0.widen.weight"])
+
+
+def test_a_recipe_that_starts_from_weights_trains_on_from_them(tmp_path, trained):
+    recipe = replace(MAPS, steps=1, learning_rate=0.0, start=str(trained))
+    state = state_of(training.train(recipe, tmp_path / "run", False, Silent()))
+    for key, value in load_file(trained).items():
+        torch.testing.assert_close(state["network"][key], value.float(), rtol=0, atol=0)
+
+
+def test_resuming_does_not_need_what_it_started_from(tmp_path, trained):
+    recipe = replace(MAPS, start=str(trained))
+    training.train(recipe, tmp_path / "run", False, Silent(), stop_at=2)
+    trained.unlink()
+    assert state_of(training.train(recipe, tmp_path / "run", True, Silent()))["step"] == 6
+
+
+@pytest.mark.parametrize("content", [None, b"no weights", {"x": torch.ones(3)}], ids=["none", "text", "other"])
+def test_weights_to_start_from_that_are_none_are_named(tmp_path, content):
+    path = tmp_path / "start.safetensors"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        save_file(content, path)
+    with pytest.raises(RecipeError, match=r"start: .*start\.safetensors") as raised:
+        training.train(replace(MAPS, start=str(path)), tmp_path / "run", False, Silent())
+    assert "\n" not in str(raised.value)
+
+
+# --- learning -----------------------------------------------------------------------------------
 
 
 def test_the_seed_decides_the_weights(tmp_path):
@@ -128,14 +414,15 @@ def test_the_seed_decides_the_weights(tmp_path):
 
 def test_the_loss_falls_on_one_batch_over_and_over(tmp_path):
     pool = ViewPool(ViewSettings(2, 32, 24), tmp_path)
-    depth, targets = training.to_torch(make_batch(pool, 2, 24, 1, 0), torch.device("cpu"))
+    batch = make_batch(pool, 2, 24, 1, 0)
+    depth, targets = torch.from_numpy(batch.low), [torch.from_numpy(target) for target in batch.targets]
     torch.manual_seed(0)
     graph = CameraGraph(DSCA(NETWORK))
     optimiser = torch.optim.Adam(graph.parameters(), lr=0.01)
     filled, valid, features = graph.prepare(depth, torch.tensor([0.1, 20.0]))
     losses = []
     for _ in range(60):
-        loss = supervise(graph.stages(filled, features), targets, valid, 0.25, 0.5)
+        loss = supervise_depth(graph.stages(filled, features), targets, valid, 0.25, 0.5)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -151,17 +438,28 @@ def test_learning_rate_warms_up_and_decays_to_a_hundredth():
     assert rates[100] == pytest.approx(0.01)
 
 
-def test_the_surface_counts_more_towards_the_end():
-    recipe = replace(RECIPE, steps=100, surface_weight=0.5, surface_weight_end=1.5)
-    weights = [training.surface_weight(recipe, step) for step in (0, 50, 75, 100)]
-    assert weights == pytest.approx([0.5, 0.5, 1.0, 1.5])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "taken").write_text("")
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "run"):
+        with pytest.raises(RecipeError, match="cannot be made a folder"):
+            training.train(RECIPE, folder, False, Silent())
 
 
-def test_validation_of_an_untrained_residual_is_that_of_bilinear(tmp_path):
-    """With nothing added the network is bilinear enlargement inside the guard."""
-    pool = ViewPool(ViewSettings(2, 32, 24), tmp_path)
-    network = DSCA(replace(NETWORK, residual_gain=0.0))
-    depth_range = torch.tensor(training.DEPTH_RANGE)
-    figures = training.validate(CameraGraph(network), [make_batch(pool, 2, 24, 1, 0)], depth_range)
-    assert list(figures) == training.VALIDATED
-    assert figures["val_mae_mm"] == pytest.approx(figures["val_bilinear_mae_mm"], rel=0.25)
+@pytest.mark.parametrize("damage", [None, "", "no log\n1,2\n"], ids=["gone", "empty", "foreign"])
+def test_a_lost_log_does_not_stop_a_resumed_run(tmp_path, damage):
+    training.train(RECIPE, tmp_path / "run", False, Silent(), stop_at=2)
+    log = tmp_path / "run" / "log.csv"
+    log.unlink() if damage is None else log.write_text(damage)
+    training.train(RECIPE, tmp_path / "run", True, Silent())
+    with log.open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["4", "6"]
+
+
+def test_weights_that_do_not_fit_their_recipe_are_named_in_one_line(tmp_path):
+    checkpoint = training.train(RECIPE, tmp_path / "run", False, Silent(), stop_at=2)
+    state = torch.load(checkpoint, weights_only=True)
+    del state["network"][next(iter(state["network"]))]
+    torch.save(state, checkpoint)
+    with pytest.raises(RecipeError, match="of another architecture than its recipe") as raised:
+        training.train(RECIPE, tmp_path / "run", True, Silent())
+    assert "\n" not in str(raised.value)

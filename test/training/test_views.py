@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from dsca_ros.depth.sensors import IdealSensor
-from dsca_ros.training import data
-from dsca_ros.training.data import ViewPool, ViewSettings, make_batch
+from dsca_ros.training import views
+from dsca_ros.training.views import ViewPool, ViewSettings, make_batch
 
 
 @pytest.fixture(scope="module")
@@ -13,19 +13,19 @@ def pool(tmp_path_factory):
 
 def test_shapes_of_a_batch(pool):
     batch = make_batch(pool, size=2, crop=24, seed=1, step=0)
-    assert batch.depth.shape == (2, 1, 24, 24)
+    assert batch.low.shape == (2, 1, 24, 24)
     assert [t.shape for t in batch.targets] == [(2, 1, 48, 48), (2, 1, 96, 96)]
-    assert all(a.dtype == np.float32 for a in (batch.depth, *batch.targets))
+    assert all(a.dtype == np.float32 for a in (batch.low, *batch.targets))
     assert all(np.isfinite(t).all() and (t > 0).all() for t in batch.targets)
 
 
 def test_a_batch_is_a_function_of_seed_and_step(pool):
     batch, again = (make_batch(pool, 2, 24, seed=1, step=5) for _ in range(2))
-    np.testing.assert_array_equal(batch.depth, again.depth)
+    np.testing.assert_array_equal(batch.low, again.low)
     for a, b in zip(batch.targets, again.targets, strict=True):
         np.testing.assert_array_equal(a, b)
     for seed, step in ((1, 6), (2, 5)):
-        assert not np.array_equal(batch.depth, make_batch(pool, 2, 24, seed, step).depth)
+        assert not np.array_equal(batch.low, make_batch(pool, 2, 24, seed, step).low)
 
 
 def test_a_pool_is_rendered_once(pool, tmp_path):
@@ -61,9 +61,9 @@ def test_the_pools_views_are_those_of_the_scenes(pool):
 @pytest.mark.parametrize("step", range(4))
 def test_targets_are_what_the_ideal_sensor_measured(pool, monkeypatch, step):
     """Crop, mirroring and the size of the world agree between input and every target."""
-    monkeypatch.setattr(data, "random_sensor", lambda rng: IdealSensor())
+    monkeypatch.setattr(views, "random_sensor", lambda rng: IdealSensor())
     batch = make_batch(pool, 3, 24, seed=3, step=step)
-    inverse = 1.0 / batch.depth
+    inverse = 1.0 / batch.low
     for target, factor in zip(batch.targets, (2, 4), strict=True):
         blocks = (1.0 / target).reshape(3, 1, 24, factor, 24, factor)
         # Inverse depth is linear on planes, so a block's mean is that of its centre: the input.
@@ -75,5 +75,5 @@ def test_targets_are_what_the_ideal_sensor_measured(pool, monkeypatch, step):
 
 
 def test_worlds_and_sensors_vary(pool):
-    sensors = {type(data.random_sensor(np.random.default_rng(k))).__name__ for k in range(60)}
+    sensors = {type(views.random_sensor(np.random.default_rng(k))).__name__ for k in range(60)}
     assert sensors == {"StereoSensor", "TimeOfFlightSensor", "IdealSensor"}
