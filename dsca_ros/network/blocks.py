@@ -93,8 +93,12 @@ class CrossScaleAttention(nn.Module):
         self.gate = nn.Sequential(nn.Linear(total, total // reduction), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same; H and W are multiples of 2 ** (S - 1)."""
-        pyramid = [x]
+        """[B, C, H, W] to the same."""
+        height, width = x.shape[-2:]
+        multiple = 2 ** (self.scales - 1)
+        # Here and not around the network: its convolutions see the border where it is.
+        padded = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        pyramid = [padded]
         for down in self.descend:
             pyramid.append(F.relu(down(F.avg_pool2d(pyramid[-1], 2))))
         weights = self.attention(pyramid)
@@ -102,7 +106,7 @@ class CrossScaleAttention(nn.Module):
         merged = scaled[-1]
         for finer in reversed(scaled[:-1]):
             merged = finer + F.interpolate(merged, scale_factor=2, mode="bilinear", align_corners=False)
-        return x + merged
+        return x + merged[..., :height, :width]
 
     def attention(self, pyramid: list[Tensor]) -> list[Tensor]:
         """Weights [B, C, 1, 1] in (0, 2), one for each scale."""

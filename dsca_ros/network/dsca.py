@@ -69,7 +69,7 @@ class DSCAConfig:
     @property
     def multiple(self) -> int:
         """Height and width are padded to multiples of this inside the network."""
-        return self.unshuffle * 2 ** max(0, self.attention_scales - 1)
+        return self.unshuffle
 
 
 def _entry(values: tuple[int, ...], index: int) -> int:

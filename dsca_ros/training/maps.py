@@ -35,6 +35,8 @@ VALIDATED = (
     ("middlebury2006_third", "baby2_disp5"),
 )
 VALIDATION_SEED = 0x5EED
+#: Share of the patches that stand for the border of a map.
+BORDER_SHARE = 0.2
 #: A second view of a scene of the benchmark (Venus), which lies among the training maps.
 IN_BENCHMARK = ("middlebury2001_64",)
 
@@ -164,7 +166,7 @@ class PatchSource:
         s = self.settings
         rng = np.random.default_rng([seed, step, 0xD15])
         patches = np.stack([self.patch(rng) for _ in range(count)])
-        return degrade(patches, s.scale, 2 * s.scale, NOISE if s.noisy else 0.0, rng)
+        return degrade(patches, s.scale, 2 * s.scale, NOISE if s.noisy else 0.0, rng, BORDER_SHARE)
 
     def patch(self, rng: np.random.Generator) -> np.ndarray:
         """A patch with its margin, uint8."""
@@ -233,7 +235,9 @@ def random_flip(rng: np.random.Generator, patch: np.ndarray) -> np.ndarray:
     return patch.T if rng.random() < 0.5 else patch
 
 
-def degrade(patches: np.ndarray, scale: int, margin: int, noise: float, rng: np.random.Generator) -> Batch:
+def degrade(
+    patches: np.ndarray, scale: int, margin: int, noise: float, rng: np.random.Generator, border_share: float = 0.0
+) -> Batch:
     """The benchmark's degradation, and what every stage should put out.
 
     Args:
@@ -241,24 +245,28 @@ def degrade(patches: np.ndarray, scale: int, margin: int, noise: float, rng: np.
             are seen by the kernel and then cut off.
         scale: 2, 4 or 8.
         noise: standard deviation in levels, added to the low resolution before it is rounded.
+        border_share: share of the patches shrunk as if they were whole maps, mirrored at their borders.
     """
     exact = patches.astype(np.float64)
-    low = imresize(exact, Fraction(1, scale))
+    inner = exact[:, margin:-margin, margin:-margin]
+    at_border = (rng.random(len(patches)) < border_share)[:, None, None]
+
+    def shrunk(factor: int) -> np.ndarray:
+        kept = slice(margin // factor, (patches.shape[-1] - margin) // factor)
+        within = imresize(exact, Fraction(1, factor))[:, kept, kept]
+        return np.where(at_border, imresize(inner, Fraction(1, factor)), within) if border_share else within
+
+    low = shrunk(scale)
     if noise:
         low = to_uint8(low) + rng.normal(0.0, noise, low.shape)
-    targets = []
-    factor = scale // 2
-    while factor > 1:
-        targets.append(cut(imresize(exact, Fraction(1, factor)), margin // factor))
-        factor //= 2
-    targets.append(cut(exact, margin))
-    return Batch(cut(to_uint8(low), margin // scale), targets)
+    factors = [scale // 2**k for k in range(1, scale.bit_length() - 1)]
+    targets = [*(shrunk(factor) for factor in factors), inner]
+    return Batch(_maps(to_uint8(low)), [_maps(target) for target in targets])
 
 
-def cut(images: np.ndarray, margin: int) -> np.ndarray:
-    """[B, n, n] to [B, 1, n - 2 margin, n - 2 margin] float32."""
-    inner = slice(margin, images.shape[-1] - margin)
-    return images[:, None, inner, inner].astype(np.float32)
+def _maps(images: np.ndarray) -> np.ndarray:
+    """[B, n, n] to [B, 1, n, n] float32."""
+    return np.ascontiguousarray(images[:, None], np.float32)
 
 
 def validation_maps(data: Path | None, cache: Path, scale: int) -> list[np.ndarray]:

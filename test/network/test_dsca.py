@@ -59,12 +59,27 @@ def test_padding_does_not_reach_the_first_pixels(tiny_network):
 
 def test_odd_sizes_are_padded_by_their_last_pixels(tiny_network):
     network = tiny_network(4)
+    assert network.config.multiple == 2
     x = torch.randn(1, 4, 17, 23)
-    even = torch.cat([x, x[..., -1:].expand(-1, -1, -1, 1)], dim=3)
-    even = torch.cat([even, even[..., -1:, :].expand(-1, -1, 7, -1)], dim=2)
-    assert even.shape[-2:] == (24, 24)
+    even = torch.nn.functional.pad(x, (0, 1, 0, 1), mode="replicate")
     for odd, whole in zip(network(x), network(even), strict=True):
         torch.testing.assert_close(odd, whole[..., : odd.shape[-2], : odd.shape[-1]])
+
+
+def test_convolutions_see_the_border_where_it_is(tiny_network):
+    """Only the pyramid of the attention is padded to its multiples: without attention nothing is."""
+    network = tiny_network(2, unshuffle=1)
+    for stage in network.stages:
+        for merge in stage.attention.merge:
+            torch.nn.init.zeros_(merge.weight)
+            torch.nn.init.zeros_(merge.bias)
+    x = torch.randn(1, 4, 13, 18)
+    (found,) = network(x)
+    (stage,) = network.stages
+    entered = stage.enter(x)
+    expected = stage.head(entered + stage.blocks(entered)) * stage.gain
+    assert found.shape[-2:] == (26, 36)
+    torch.testing.assert_close(found, expected)
 
 
 def test_maps_accumulate_over_the_stages():

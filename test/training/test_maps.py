@@ -390,6 +390,15 @@ def test_a_patch_is_degraded_as_the_whole_map_it_is_cut_from(scale, rng):
         np.testing.assert_allclose(target[0, 0], window(expected, factor), atol=1e-4)
 
 
+def test_a_patch_at_the_border_is_degraded_as_a_whole_map(rng):
+    patches = rng.integers(0, 256, (2, 80, 80), np.uint8)
+    batch = degrade(patches, 4, 8, 0.0, rng, border_share=1.0)
+    inner = patches[:, 8:-8, 8:-8]
+    np.testing.assert_array_equal(batch.low[:, 0], to_uint8(imresize(inner, Fraction(1, 4))))
+    np.testing.assert_allclose(batch.targets[0][:, 0], imresize(inner, Fraction(1, 2)), atol=1e-4)
+    np.testing.assert_array_equal(batch.targets[1][:, 0], inner)
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_low_resolution_and_targets_are_aligned(scale, data, tmp_path):
     shares = {"middlebury": 1.0, PROCEDURAL: 2.0}
