@@ -199,6 +199,9 @@ def upscale(
 @app.command()
 def evaluate(
     data: Path | None = typer.Option(None, metavar="DIR", help="The paper's benchmark: the folder with its ten maps."),
+    fidelity: list[str] = typer.Option(
+        None, metavar="DIR", help="Is it true? A folder of depth frames, or `synthetic`; may be given several times."
+    ),
     model: list[str] = typer.Option(
         None, help=f"May be given several times; default {DEFAULT_MODEL}, with --data all of the benchmark's."
     ),
@@ -206,29 +209,44 @@ def evaluate(
     sensor: list[str] = typer.Option(["stereo", "kinect_v1", "tof"], help="Sensor models; may be given several times."),
     scenes: int = typer.Option(24, min=1, help="Held-out synthetic rooms."),
     size: str = typer.Option("320x240", metavar="WxH", help="Size of the low-resolution image."),
+    frames: int = typer.Option(8, min=1, help="With --fidelity: frames of each set."),
     engine: str = ENGINE,
     threads: int = THREADS,
     precision: str = typer.Option("fp32", help="fp32 or fp16."),
     ensemble: bool = typer.Option(False, "--ensemble", help="With --data: also the mean of eight ways to lay a map."),
-    pictures: Path = typer.Option(None, metavar="DIR", help="With --data: draw result and error of every method."),
+    pictures: Path = typer.Option(None, metavar="DIR", help="With --data or --fidelity: draw pictures."),
     json_file: str = JSON,
     markdown: str = typer.Option(
         None, metavar="FILE", help="Write the tables as Markdown; FILE#PART replaces PART of a document; - is stdout."
     ),
 ) -> None:
-    """Models against the usual ways to enlarge depth, on rooms no model was trained on or, with --data, on the
-    paper's benchmark beside the paper's own figures.
+    """Models against the usual ways to enlarge depth: on rooms no model was trained on; with --data on the paper's
+    benchmark beside the paper's own figures; with --fidelity on recorded and exact depth.
 
     Example: dsca evaluate --model dsca-nano --scale 4 --json -
 
     Example: dsca evaluate --data middlebury10 --scale 4 --scale 8 --pictures pictures
+
+    Example: dsca evaluate --fidelity recordings/d435 --fidelity synthetic --json fidelity.json
     """
     from dsca_ros.engine.base import EngineError
-    from dsca_ros.evaluation.benchmark import BenchmarkError
 
     tables = Console(file=sys.stderr if "-" in (json_file, markdown) else sys.stdout)
     try:
-        if data is None:
+        if fidelity and data is not None:
+            raise typer.BadParameter("--data and --fidelity are two evaluations: give one of them")
+        if fidelity:
+            from dsca_ros.evaluation.fidelity_report import fidelity_markdown, fidelity_tables
+            from dsca_ros.evaluation.fidelity_run import FidelitySettings, run_fidelity
+
+            asked = FidelitySettings(
+                model or [], scale or [2, 4], frames, engine, precision, threads, pictures
+            )
+            figures, networks = run_fidelity(fidelity, asked, console)
+            tables.print(fidelity_tables(figures, networks))
+            write_json(figures, json_file)
+            write_markdown(fidelity_markdown(figures, networks), markdown)
+        elif data is None:
             models, scales = model or [DEFAULT_MODEL], scale or [DEFAULT_SCALE]
             results = _held_out(tables, models, scales, sensor, scenes, parse_size(size), engine, precision, threads)
             write_json({"results": results}, json_file)
@@ -245,7 +263,7 @@ def evaluate(
             tables.print(benchmark_tables(figures))
             write_json(figures, json_file)
             write_markdown(benchmark_markdown(figures), markdown)
-    except (BenchmarkError, EngineError, ValueError) as error:
+    except (EngineError, ValueError) as error:  # SetError and BenchmarkError are ValueErrors
         fail(str(error))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -322,6 +323,103 @@ def test_info_says_what_each_model_takes(with_maps, tmp_path):
     assert {(model["model"], model["domain"]) for model in models} == {
         ("tiny", "depth"), ("maps", "levels"), ("maps-noisy", "levels")
     }  # fmt: skip
+
+
+# --- fidelity -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sets(depth_image, rng, tmp_path) -> Path:
+    """A folder of three sets: exact depth, a camera that stands still, and one frame smaller than a plane."""
+    wall = np.full((48, 64), 2.0)
+    wall[:, 48:] = 1.0
+    frames = {
+        "exact": [depth_image(48, 64, noise=0.0)],
+        "still": [wall + rng.normal(0.0, 0.003, wall.shape) for _ in range(2)],
+        "single": [depth_image(24, 32, noise=0.002)],
+    }
+    for name, images in frames.items():
+        (tmp_path / "sets" / name).mkdir(parents=True)
+        for index, image in enumerate(images):
+            cv2.imwrite(f"{tmp_path}/sets/{name}/{index}.png", np.round(1000 * image).astype(np.uint16))
+    (tmp_path / "sets" / "exact" / "set.yaml").write_text("kind: truth\n")
+    (tmp_path / "sets" / "still" / "set.yaml").write_text("still: true\n")
+    return tmp_path / "sets"
+
+
+def test_fidelity_as_json_markdown_and_pictures(dsca, sets, tmp_path):
+    status, out, err = dsca(
+        "evaluate", "--fidelity", sets, "--frames", 1, "--scale", 2, "--threads", 1,
+        "--json", "-", "--markdown", "table.md", "--pictures", "pictures",
+    )  # fmt: skip
+    assert status == 0, err
+
+    def constant(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    rows = json.loads(out, parse_constant=constant)["sets"]  # nothing else is on standard output
+    methods = ["nearest", "bilinear", "bicubic", "naive bilinear", "naive bicubic", "tiny"]
+    assert [(r["set"], r["scale"], r["method"]) for r in rows] == [
+        (name, 2, method) for name in ("exact", "single", "still") for method in methods
+    ]
+    head = {"set", "kind", "method", "scale"}
+    truth = {"rmse_mm", "mae_mm", "edge_mae_mm", "flying_pct", "hallucinated_pct", "lost_pct"}
+    recorded = {
+        "surface_mae_mm", "edge_mae_mm", "flying_pct", "plane_rms_ratio", "steadiness_ratio", "consistency_mm",
+    }  # fmt: skip
+    for row in rows:
+        assert row["kind"] == ("truth" if row["set"] == "exact" else "recorded")
+        assert set(row) == head | (truth if row["kind"] == "truth" else recorded)
+        unknown = {key for key, value in row.items() if value is None}
+        assert unknown == ({"plane_rms_ratio", "steadiness_ratio"} if row["set"] == "single" else set())
+    by_name = {(row["set"], row["method"]): row for row in rows}
+    assert by_name["still", "bilinear"]["steadiness_ratio"] == 1.0 != by_name["still", "tiny"]["steadiness_ratio"]
+    assert by_name["still", "nearest"]["consistency_mm"] == 0.0
+    assert by_name["exact", "tiny"]["hallucinated_pct"] == 0.0 < by_name["exact", "tiny"]["rmse_mm"]
+
+    assert "naive bicubic" in err and "still ×2" in err  # the tables
+    text = (tmp_path / "table.md").read_text()
+    assert text.count("| **tiny** |") == 3 and "### Against exact depth" in text
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    assert [path.name for path in pictures] == [f"{name}-tiny-x2.png" for name in ("exact", "single", "still")]
+    for path in pictures:
+        assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and cv2.imread(str(path)).std() > 5
+
+
+def test_fidelity_of_every_scale_there_is_where_none_is_asked_for(dsca, sets):
+    status, out, err = dsca("evaluate", "--fidelity", sets / "single", "--json", "figures.json", "--threads", 1)
+    assert status == 0, err
+    assert "single ×2" in out and "single ×4" in out
+    rows = json.loads(Path("figures.json").read_text())["sets"]
+    assert [row["scale"] for row in rows if row["method"] == "tiny"] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["nowhere"], "nowhere: no such folder"),
+        (["."], "no depth frames"),
+        (["sets/single", "--model", "huge"], "no model 'huge' at scale 2, 4"),
+        (["sets/single", "--scale", "8"], "no model for depth at scale 8"),
+        (["sets/single", "--engine", "warp"], "there is no engine 'warp'"),
+        (["sets/wrong"], "set.yaml: its keys are intrinsics, kind,"),
+        (["sets/damaged"], "1.png"),
+        pytest.param(
+            ["sets/single", "--pictures", "file"],
+            "file",
+        ),
+    ],
+    ids=str,
+)
+def test_fidelity_that_cannot_be_measured_says_why(dsca, sets, tmp_path, arguments, cause):
+    (tmp_path / "file").touch()
+    for name in ("wrong", "damaged"):
+        shutil.copytree(sets / "single", sets / name)
+    (sets / "wrong" / "set.yaml").write_text("sensor: d435\n")
+    (sets / "damaged" / "1.png").write_text("this is text")
+    status, out, err = dsca("evaluate", "--threads", 1, "--fidelity", *arguments)
+    assert (status, out) == (1, "")
+    assert cause in err.splitlines()[-1] and err.splitlines()[-1].startswith("dsca: ") and "Traceback" not in err
 
 
 # --- train and export ---------------------------------------------------------------------------

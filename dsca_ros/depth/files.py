@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,10 @@ import cv2
 import numpy as np
 
 SUFFIXES = (".png", ".npy")
+#: What numpy, its zip archives and OpenCV raise for a file that is damaged, or another than its name says.
+READ_ERRORS = (
+    OSError, EOFError, ValueError, TypeError, AttributeError, IndexError, zipfile.BadZipFile, zlib.error, cv2.error,
+)  # fmt: skip
 
 
 class DepthFileError(ValueError):
@@ -51,19 +57,24 @@ def read_depth(path: Path, unit: float) -> DepthImage:
     """Reads one depth image.
 
     Args:
-        path: a single-channel PNG of 8 or 16 bit, or an .npy of integers or floats (metres).
+        path: a single-channel PNG of 8 or 16 bit, or an .npy or .npz (array ``depth``, or its
+            first) of integers or floats (metres).
         unit: metres a step of integer images.
     """
     raw: np.ndarray | None
     try:
-        if path.suffix.lower() == ".npy":
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                raw = np.asarray(archive["depth" if "depth" in archive.files else archive.files[0]])
+        elif path.suffix.lower() == ".npy":
             with path.open("rb") as file:
                 raw = np.lib.format.read_array(file, allow_pickle=False)
         else:
             data = np.frombuffer(path.read_bytes(), np.uint8)
             raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except (OSError, ValueError, cv2.error) as error:
-        raise DepthFileError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    except READ_ERRORS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DepthFileError(f"{path}: cannot be read ({reason})") from None
     if raw is None:
         raise DepthFileError(f"{path}: not an image that can be read")
     if raw.ndim != 2 or raw.size == 0:

@@ -62,6 +62,16 @@ def bicubic(depth: np.ndarray, scale: int) -> np.ndarray:
     return _masked(depth, scale, cubic, 2)
 
 
+def naive_bilinear(depth: np.ndarray, scale: int) -> np.ndarray:
+    """Bilinear as `cv2.resize` and its like do it, the zeros of invalid pixels mixed in."""
+    return _apply(depth, scale, _linear, 1)
+
+
+def naive_bicubic(depth: np.ndarray, scale: int) -> np.ndarray:
+    """Bicubic, the zeros of invalid pixels mixed in; below 0 it is cut off."""
+    return np.maximum(_apply(depth, scale, cubic, 2), 0.0)
+
+
 def _masked(depth: np.ndarray, scale: int, kernel: Callable[[np.ndarray], np.ndarray], radius: int) -> np.ndarray:
     valid = (depth > 0).astype(np.float32)
     weight = _apply(valid, scale, kernel, radius)

@@ -96,9 +96,13 @@ class CrossScaleAttention(nn.Module):
         """[B, C, H, W] to the same."""
         height, width = x.shape[-2:]
         multiple = 2 ** (self.scales - 1)
-        # Here and not around the network: its convolutions see the border where it is.
-        padded = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        pyramid = [padded]
+        # Here and not around the network: its convolutions see the border where it is. An exported graph takes
+        # any size; elsewhere nothing is padded where there is nothing to pad.
+        if torch.jit.is_tracing() or height % multiple or width % multiple:
+            x_padded = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        else:
+            x_padded = x
+        pyramid = [x_padded]
         for down in self.descend:
             pyramid.append(F.relu(down(F.avg_pool2d(pyramid[-1], 2))))
         weights = self.attention(pyramid)

@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -155,3 +156,87 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     like = DepthImage(np.zeros((1, 1), np.float32), np.dtype(np.uint16))
     with pytest.raises(DepthFileError, match="cannot be written"):
         write_depth(tmp_path / "file" / "a.png", np.ones((2, 2), np.float32), like, MM)
+
+
+# --- archives -----------------------------------------------------------------------------------
+
+
+def test_an_archives_array_named_depth_is_taken(tmp_path):
+    other = np.full((2, 2), 9.0)
+    np.savez(tmp_path / "a.npz", amplitude=other, depth=np.array([[np.nan, 1.25], [-np.inf, -1.0]]))
+    image = read_depth(tmp_path / "a.npz", MM)
+    assert image.metres.dtype == np.float32 and image.dtype == np.float64
+    assert image.metres.tolist() == [[0, 1.25], [0, 0]]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archives_first_array_is_taken_where_none_has_the_name(tmp_path, save):
+    save(tmp_path / "a.npz", z=np.full((2, 3), 1500, np.uint16), a=np.ones((4, 4)))
+    image = read_depth(tmp_path / "a.npz", MM)
+    assert image.metres.shape == (2, 3) and image.dtype == np.uint16
+    np.testing.assert_allclose(image.metres, 1.5)
+
+
+def test_integers_of_an_archive_take_the_unit_and_their_largest_is_no_reading(tmp_path):
+    np.savez(tmp_path / "a.npz", depth=np.array([[0, 1, 65534, 65535]], np.uint16))
+    metres = read_depth(tmp_path / "a.npz", 0.0001).metres
+    np.testing.assert_allclose(metres, [[0.0, 0.0001, 6.5534, 0.0]], rtol=1e-6)
+
+
+def test_the_suffix_of_an_archive_may_be_in_capitals(tmp_path):
+    with (tmp_path / "a.NPZ").open("wb") as file:
+        np.savez(file, np.ones((2, 2), np.float32))
+    assert read_depth(tmp_path / "a.NPZ", MM).metres.tolist() == [[1, 1], [1, 1]]
+
+
+def spoilt_archive(path: Path, kind: str) -> None:
+    """Writes an .npz that is none, or is damaged."""
+    values = np.random.default_rng(1).random((50, 50))
+    if kind == "of nothing":
+        np.savez(path)
+    elif kind == "of objects":
+        np.savez(path, depth=np.array([[None, 1]], object))
+    elif kind == "of text":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("notes.txt", "hello")
+    elif kind == "of one array alone":
+        with path.open("wb") as file:
+            np.save(file, values)
+    elif kind in ("text", "empty"):
+        path.write_bytes(b"this is no archive" if kind == "text" else b"")
+    else:
+        np.savez_compressed(path, depth=values)
+        data = bytearray(path.read_bytes())
+        if kind == "cut":
+            data = data[:300]
+        elif kind == "with a wrong sum":
+            data[9000:9020] = b"\xff" * 20
+        else:  # the compressed stream itself makes no sense
+            data[100:120] = b"\xff" * 20
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "of nothing", "of objects", "text", "cut", "with a wrong sum",
+        "empty", "of one array alone", "of text", "with noise",
+    ],
+)  # fmt: skip
+def test_damaged_archives_are_named_in_one_line(tmp_path, kind):
+    path = tmp_path / "a.npz"
+    spoilt_archive(path, kind)
+    with pytest.raises(DepthFileError, match=r"a\.npz: ") as raised:
+        read_depth(path, MM)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_an_archive_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DepthFileError, match=r"none\.npz: cannot be read"):
+        read_depth(tmp_path / "none.npz", MM)
+
+
+def test_an_archive_of_colours_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", np.ones((4, 4, 3), np.uint8))
+    with pytest.raises(DepthFileError, match="one channel"):
+        read_depth(tmp_path / "a.npz", MM)

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -131,3 +132,39 @@ def test_same_grid_and_validity_as_the_network(scale, holey):
     valid = torch.from_numpy((holey > 0).astype(np.float32))[None, None]
     expected = result_validity(valid, scale)[0, 0]
     np.testing.assert_array_equal(resample.validity(holey, scale), expected)
+
+
+# --- zeros mixed in -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_naive_bilinear_is_what_resize_does(scale, holey):
+    expected = cv2.resize(holey, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    result = resample.naive_bilinear(holey, scale)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_naive_bicubic_takes_zeros_for_depth_and_ends_at_zero(scale, holey):
+    direct = enlarge_by_keys(holey, scale)
+    assert (direct < -0.01).any()
+    result = resample.naive_bicubic(holey, scale)
+    assert result.dtype == np.float32 and (result >= 0).all()
+    np.testing.assert_allclose(result, np.maximum(direct, 0.0), atol=1e-5)
+
+
+def test_beside_a_hole_the_naive_ways_give_depth_that_is_nowhere():
+    depth = np.array([[4.0, 4.0, 0.0, 0.0]], np.float32)
+    np.testing.assert_allclose(resample.naive_bilinear(depth, 2)[0], [4, 4, 4, 3, 1, 0, 0, 0], atol=1e-6)
+    assert resample.naive_bicubic(depth, 2)[0, 2] > 4.1
+    assert resample.bilinear(depth, 2)[0].tolist() == [4, 4, 4, 4, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_without_holes_naive_is_as_good_as_careful(name, scale, holey):
+    full = holey + np.float32(1.0)
+    naive = getattr(resample, f"naive_{name}")(full, scale)
+    np.testing.assert_allclose(naive, resample.METHODS[name](full, scale), rtol=1e-5)
+    assert f"naive_{name}" not in resample.METHODS  # those are the careful ones

@@ -1,0 +1,156 @@
+"""`dsca evaluate --fidelity`: sets × models × scales, with progress and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dsca_ros.engine.zoo import DEPTH, list_models
+from dsca_ros.evaluation.fidelity import decimated, recorded_rows, truth_rows
+from dsca_ros.evaluation.held_out import held_out_samples
+from dsca_ros.evaluation.recordings import DepthSet, SetError, holds_frames, open_set
+from dsca_ros.upsampler import Upsampler
+
+#: Stands for rooms of our own through every sensor model, where exact depth is known.
+SYNTHETIC = "synthetic"
+SENSORS = ("stereo", "kinect_v1", "tof")
+#: The networks take what lies within; sets leave out what is too far for their camera.
+DEPTH_RANGE = (0.1, 20.0)
+
+
+@dataclass(frozen=True)
+class FidelitySettings:
+    """What to measure and how; see `dsca evaluate --help`."""
+
+    models: list[str]
+    scales: list[int]
+    frames: int = 8
+    engine: str = "auto"
+    precision: str = "fp32"
+    threads: int = 0
+    pictures: Path | None = None
+
+
+def open_sets(names: list[str]) -> list[DepthSet | str]:
+    """The sets of the command line: folders of frames, folders of such folders, `SYNTHETIC`.
+
+    Raises:
+        SetError: for the first that is none.
+    """
+    sets: list[DepthSet | str] = []
+    for name in names:
+        folder = Path(name)
+        if name == SYNTHETIC:
+            sets += [f"{SYNTHETIC}-{sensor}" for sensor in SENSORS]
+            continue
+        inner = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        if inner and not holds_frames(folder):
+            sets += [open_set(p) for p in inner]
+        else:
+            sets.append(open_set(folder))
+    return told_apart(sets)
+
+
+def told_apart(sets: list[DepthSet | str]) -> list[DepthSet | str]:
+    """Sets whose folders have one name get their parents' names too: rows and pictures go by name."""
+    names = [name_of(s) for s in sets]
+    labelled = [
+        replace(s, label=f"{s.folder.parent.name}/{s.folder.name}")
+        if isinstance(s, DepthSet) and names.count(s.name) > 1
+        else s
+        for s in sets
+    ]
+    names = [name_of(s) for s in labelled]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SetError(f"two sets are named {twice}, and rows go by name: give one of them, or rename a folder")
+    return labelled
+
+
+def name_of(depth_set: DepthSet | str) -> str:
+    """A set's name in the tables."""
+    return depth_set if isinstance(depth_set, str) else depth_set.name
+
+
+def run_fidelity(
+    names: list[str], settings: FidelitySettings, console: Console
+) -> tuple[dict[str, Any], set[str]]:
+    """Measures, and draws where asked to.
+
+    Returns:
+        ``sets[]``, a row for each set, method and scale (see `truth_rows` and `recorded_rows`), and the names
+        of the networks among the methods.
+
+    Raises:
+        SetError, EngineError: if a set or a model is not there.
+    """
+    sets = open_sets(names)
+    if settings.pictures is not None:
+        try:
+            settings.pictures.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SetError(f"{settings.pictures} cannot be made a folder ({error.strerror})") from None
+    models = [
+        file
+        for file in list_models()
+        if file.domain == DEPTH
+        and file.precision == settings.precision
+        and file.scale in settings.scales
+        and (not settings.models or file.model in settings.models)
+    ]
+    absent = set(settings.models) - {file.model for file in models}
+    if absent or not models:
+        what = f"no model {min(absent)!r}" if absent else "no model for depth"
+        raise SetError(f"{what} at scale {', '.join(map(str, settings.scales))}; `dsca info` lists what there is")
+    rows: list[dict[str, Any]] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(sets) * len(models))
+        for model in models:
+            with Upsampler(
+                model.model, model.scale, settings.engine, model.precision, settings.threads, DEPTH_RANGE
+            ) as upsample:
+                for depth_set in sets:
+                    name = name_of(depth_set)
+                    progress.update(task, description=escape(f"{model.model} ×{model.scale} on {name}"))
+                    rows += merged(rows, set_rows(depth_set, settings.frames, model.model, upsample, model.scale))
+                    if settings.pictures is not None and isinstance(depth_set, DepthSet):
+                        from dsca_ros.evaluation.fidelity_pictures import draw_side_view
+
+                        path = settings.pictures / f"{name.replace('/', '-')}-{model.model}-x{model.scale}.png"
+                        draw_side_view(depth_set, model.model, upsample, model.scale, path)
+                    progress.advance(task)
+    return {"sets": rows}, {file.model for file in models}
+
+
+def merged(rows: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """New rows without those of the usual methods that are there from another model."""
+    there = {(row["set"], row["method"], row["scale"]) for row in rows}
+    return [row for row in new if (row["set"], row["method"], row["scale"]) not in there]
+
+
+def set_rows(
+    depth_set: DepthSet | str, frames: int, network: str, upsample: Callable[[np.ndarray], np.ndarray], scale: int
+) -> list[dict[str, Any]]:
+    """The rows of one set of any kind."""
+    if isinstance(depth_set, str):
+        pairs = synthetic(depth_set.removeprefix(f"{SYNTHETIC}-"), frames, upsample, scale)
+        return truth_rows(depth_set, pairs, network, upsample, scale)
+    if depth_set.info.kind == "truth":
+        return truth_rows(depth_set.name, decimated(depth_set, frames, scale), network, upsample, scale)
+    return recorded_rows(depth_set, frames, network, upsample, scale)
+
+
+def synthetic(
+    sensor: str, frames: int, upsample: Callable[[np.ndarray], np.ndarray], scale: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Held-out rooms as a sensor measures them, and their exact depth."""
+    for sample in held_out_samples(upsample, scale, sensor, frames):
+        yield sample.measured, sample.truth
