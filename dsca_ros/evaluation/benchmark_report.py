@@ -17,20 +17,28 @@ def figure(psnr_db: float, pe_pct: float) -> str:
     return f"{psnr_db:.2f}/{pe_pct:.3f}"
 
 
+def measured_cases(averages: list[dict[str, Any]]) -> list[Case]:
+    """The cases something was measured on, in the order of `CASES`."""
+    there = {(row["scale"], row["noisy"]) for row in averages}
+    return [case for case in CASES if case in there]
+
+
 def average_rows(averages: list[dict[str, Any]]) -> list[tuple[str, list[str], bool]]:
-    """The table of averages: method, a cell for each of `CASES`, and whether it was measured here.
+    """The table of averages: method, a cell for each measured case, and whether it was measured here.
 
     A model and its twin for noise share a row. The paper's rows come first.
     """
+    cases = measured_cases(averages)
     rows = [
-        (name, [figure(*cells[case]) if case in cells else "–" for case in CASES], False)
+        (name, [figure(*cells[case]) if case in cells else "–" for case in cases], False)
         for name, cells in AVERAGES.items()
+        if cells.keys() & set(cases)
     ]
     measured: dict[str, dict[Case, str]] = {}
     for row in averages:
         name = row["model"].replace("-noisy", "")
         measured.setdefault(name, {})[(row["scale"], row["noisy"])] = figure(row["psnr_db"], row["pe_pct"])
-    rows += [(name, [cells.get(case, "–") for case in CASES], True) for name, cells in measured.items()]
+    rows += [(name, [cells.get(case, "–") for case in cases], True) for name, cells in measured.items()]
     return rows
 
 
@@ -50,8 +58,8 @@ def benchmark_tables(figures: dict[str, Any]) -> Group:
     """What `dsca evaluate --data` shows."""
     table = Table(title="average over the ten maps, PSNR dB / PE %; bold: measured here", title_justify="left")
     table.add_column("method", no_wrap=True)
-    for heading in CASES.values():
-        table.add_column(heading, justify="right")
+    for case in measured_cases(figures["average"]):
+        table.add_column(CASES[case], justify="right")
     for name, cells, ours in average_rows(figures["average"]):
         table.add_row(name, *cells, style="bold" if ours else "")
     parts: list[Table] = [table]
@@ -73,7 +81,9 @@ def benchmark_tables(figures: dict[str, Any]) -> Group:
 def benchmark_markdown(figures: dict[str, Any]) -> str:
     """The same as Markdown, with the cost of every model."""
     parts = ["### Averages over the ten maps (PSNR dB / PE %)", ""]
-    parts += _markdown(["method", *CASES.values()], average_rows(figures["average"]))
+    parts += _markdown(
+        ["method", *(CASES[case] for case in measured_cases(figures["average"]))], average_rows(figures["average"])
+    )
     under_noise = [row for row in figures["average"] if row["noisy"]]
     if under_noise:
         psnr, pe = (max(row[key] for row in under_noise) for key in ("psnr_db_std", "pe_pct_std"))

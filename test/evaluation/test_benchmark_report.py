@@ -12,6 +12,7 @@ from dsca_ros.evaluation.benchmark_report import (
     benchmark_tables,
     figure,
     image_rows,
+    measured_cases,
 )
 from dsca_ros.evaluation.published import AVERAGES, NAMES, PAPER
 
@@ -50,9 +51,16 @@ def test_a_model_and_its_twin_for_noise_share_a_row_below_the_papers():
     rows = average_rows(FIGURES["average"])
     assert [name for name, _, _ in rows] == [*AVERAGES, "Bicubic", "dsca-x"]
     assert [ours for _, _, ours in rows] == [False] * len(AVERAGES) + [True, True]
-    assert rows[-1][1] == ["–", figure(51.236, 0.4321), "–", figure(38.5, 2.0)]
-    assert all(len(cells) == len(CASES) for _, cells, _ in rows)
-    assert {name: cells for name, cells, ours in rows if not ours}["the paper"][1] == figure(50.82, 0.49)
+    assert rows[-1][1] == [figure(51.236, 0.4321), figure(38.5, 2.0)]
+    assert all(len(cells) == 2 for _, cells, _ in rows)
+    assert {name: cells for name, cells, ours in rows if not ours}["the paper"][0] == figure(50.82, 0.49)
+
+
+def test_only_cases_that_were_measured_have_a_column():
+    assert measured_cases(FIGURES["average"]) == [(4, False), (8, True)]
+    noisy = average_rows(FIGURES["average"][2:])
+    assert "JID (guided)" not in {name for name, _, _ in noisy}  # the paper has no figure of it under noise
+    assert {len(cells) for _, cells, _ in noisy} == {1}
 
 
 def test_the_table_of_a_case_has_the_papers_row_first_and_a_dash_for_what_is_missing():
@@ -98,8 +106,8 @@ def test_markdown_tables_are_whole():
 
 def test_markdown_has_every_figure_and_marks_what_was_measured_here():
     averages, by_map, cost = tables_of(benchmark_markdown(FIGURES))
-    assert averages[-1] == f"| **dsca-x** | – | {figure(51.236, 0.4321)} | – | {figure(38.5, 2.0)} |"
-    assert averages[2].startswith(f"| Bicubic | – | {figure(39.91, 4.32)} |")
+    assert averages[-1] == f"| **dsca-x** | {figure(51.236, 0.4321)} | {figure(38.5, 2.0)} |"
+    assert averages[2].startswith(f"| Bicubic | {figure(39.91, 4.32)} |")
     assert by_map[0] == "| method | " + " | ".join(NAMES) + " |"
     assert by_map[2].startswith(f"| the paper | {figure(48.88, 0.219)} |")
     assert by_map[3].startswith(f"| **dsca-x** | {figure(40.0, 0.5)} | {figure(41.0, 0.5)} |")
