@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
+
+from dsca_ros.depth.imresize import imresize, to_uint8
 
 #: A pixel off by so many levels counts as an error; twice that under the benchmark's noise.
 ERROR_LEVELS = 5
@@ -20,6 +23,21 @@ class LevelScore:
 
     psnr_db: float
     pe_pct: float
+
+
+def shrink_map(exact: np.ndarray, scale: int, rng: np.random.Generator | None = None) -> np.ndarray:
+    """The benchmark's degradation of a whole map.
+
+    Args:
+        exact: [H, W] uint8, both multiples of the scale.
+        scale: 2, 4 or 8.
+        rng: adds the benchmark's noise, which falls on a stored, that is rounded, map.
+
+    Returns:
+        [H / scale, W / scale] uint8.
+    """
+    low = to_uint8(imresize(exact, Fraction(1, scale)))
+    return low if rng is None else to_uint8(low + rng.normal(0.0, NOISE, low.shape))
 
 
 def score_levels(result: np.ndarray, exact: np.ndarray, noisy: bool = False) -> LevelScore:

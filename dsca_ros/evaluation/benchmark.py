@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import cv2
 import numpy as np
 
 from dsca_ros.depth.imresize import imresize, to_uint8
-from dsca_ros.depth.levels import NOISE, score_levels
+from dsca_ros.depth.levels import score_levels, shrink_map
 from dsca_ros.engine.base import Engine
 from dsca_ros.engine.factory import create_engine
 from dsca_ros.engine.zoo import LEVELS, ModelFile, list_models
@@ -100,11 +99,7 @@ def load_maps(folder: Path) -> dict[str, np.ndarray]:
 def shrink(exact: np.ndarray, scale: int, seed: int | None) -> tuple[np.ndarray, np.ndarray]:
     """A map cut to a multiple of the scale, and its low resolution with the noise of a seed, both uint8."""
     exact = exact[: exact.shape[0] // scale * scale, : exact.shape[1] // scale * scale]
-    low = imresize(exact, Fraction(1, scale))
-    if seed is not None:
-        # The noise falls on a stored, that is rounded, map.
-        low = to_uint8(low) + np.random.default_rng(seed).normal(0.0, NOISE, low.shape)
-    return exact, to_uint8(low)
+    return exact, shrink_map(exact, scale, None if seed is None else np.random.default_rng(seed))
 
 
 def bicubic(scale: int, noisy: bool) -> Method:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dsca_ros.engine.zoo import DEPTH, list_models
 from dsca_ros.evaluation.fidelity import decimated, recorded_rows, truth_rows
-from dsca_ros.evaluation.held_out import held_out_samples
+from dsca_ros.evaluation.held_out import held_out_frames
 from dsca_ros.evaluation.recordings import DepthSet, SetError, holds_frames, open_set
 from dsca_ros.upsampler import Upsampler
 
@@ -141,16 +141,8 @@ def set_rows(
 ) -> list[dict[str, Any]]:
     """The rows of one set of any kind."""
     if isinstance(depth_set, str):
-        pairs = synthetic(depth_set.removeprefix(f"{SYNTHETIC}-"), frames, upsample, scale)
+        pairs = held_out_frames(scale, depth_set.removeprefix(f"{SYNTHETIC}-"), frames)
         return truth_rows(depth_set, pairs, network, upsample, scale)
     if depth_set.info.kind == "truth":
         return truth_rows(depth_set.name, decimated(depth_set, frames, scale), network, upsample, scale)
     return recorded_rows(depth_set, frames, network, upsample, scale)
-
-
-def synthetic(
-    sensor: str, frames: int, upsample: Callable[[np.ndarray], np.ndarray], scale: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Held-out rooms as a sensor measures them, and their exact depth."""
-    for sample in held_out_samples(upsample, scale, sensor, frames):
-        yield sample.measured, sample.truth

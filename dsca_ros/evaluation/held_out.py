@@ -32,9 +32,15 @@ def held_out_samples(
         scale: output size over input size.
         sensor: name of a model in `SENSORS`.
     """
+    for measured, truth in held_out_frames(scale, sensor, scenes, width, height):
+        yield Sample(measured, units.to_metres(upsample(units.to_millimetres(measured))), truth)
+
+
+def held_out_frames(
+    scale: int, sensor: str, scenes: int, width: int = 320, height: int = 240
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same frames without a result: measured, and exact at ``scale`` times the size."""
     camera = Intrinsics.from_fov(width, height, DEFAULT_FOV)
     for seed in range(FIRST_SEED, FIRST_SEED + scenes):
         stream = SyntheticStream(camera, sensor, FRAMES, seed)
-        measured = stream.measured(FRAME)
-        result = units.to_metres(upsample(units.to_millimetres(measured)))
-        yield Sample(measured, result, stream.truth(FRAME, scale))
+        yield stream.measured(FRAME), stream.truth(FRAME, scale)

@@ -7,7 +7,6 @@ share of the training that is over, 0 to 1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dsca_ros.depth.imresize import imresize, to_uint8
-from dsca_ros.depth.levels import NOISE, LevelScore, score_levels
+from dsca_ros.depth.levels import LevelScore, score_levels, shrink_map
 from dsca_ros.depth.synthetic import HELD_OUT_SEED
 from dsca_ros.network.camera_graph import CameraGraph
 from dsca_ros.network.dsca import DSCA, enlarge
@@ -141,11 +140,10 @@ class MapTask:
         patches = PatchSettings(scale, settings.size, settings.shares, settings.noisy, settings.candidates)
         self.source = PatchSource(patches, data, cache)
         self.validation = []
-        rng = np.random.default_rng(0xDA7A)
+        rng = np.random.default_rng(0xDA7A) if settings.noisy else None
         recorded = set(settings.shares) != {PROCEDURAL}
         for exact in validation_maps(data if recorded else None, cache, scale):
-            low = to_uint8(imresize(exact, Fraction(1, scale)))
-            self.validation.append((exact, to_uint8(low + rng.normal(0.0, NOISE * settings.noisy, low.shape))))
+            self.validation.append((exact, shrink_map(exact, scale, rng)))
         bicubic = [self._score(exact, imresize(low, scale)) for exact, low in self.validation]
         self._bicubic = self._means(bicubic, "val_bicubic_")
 

@@ -15,7 +15,6 @@ from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.fidelity import decimate, spread
 from dsca_ros.depth.resample import METHODS, bilinear, nearest
 from dsca_ros.evaluation import fidelity_run
-from dsca_ros.evaluation.compare import Sample
 from dsca_ros.evaluation.fidelity import (
     Tally,
     change_between,
@@ -490,18 +489,23 @@ def test_two_sets_whose_folders_have_the_same_name_are_both_measured(make_set, t
 
 
 def test_synthetic_rooms_are_held_out_frames_of_a_sensor(monkeypatch):
-    asked = []
+    asked, ran = [], []
 
-    def samples(upsample: Callable, scale: int, sensor: str, scenes: int) -> Iterator[Sample]:
+    def frames(scale: int, sensor: str, scenes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         asked.append((scale, sensor, scenes))
         for _ in range(scenes):
-            yield Sample(wall(12, 16), wall(metres=9.0), step())
+            yield wall(12, 16), step()
 
-    monkeypatch.setattr(fidelity_run, "held_out_samples", samples)
-    rows = set_rows("synthetic-tof", 3, "ours", lambda source: nearest(source, 2), 2)
+    def upsample(source: np.ndarray) -> np.ndarray:
+        ran.append(source.shape)
+        return nearest(source, 2)
+
+    monkeypatch.setattr(fidelity_run, "held_out_frames", frames)
+    rows = set_rows("synthetic-tof", 3, "ours", upsample, 2)
     assert asked == [(2, "tof", 3)]
+    assert ran == [(12, 16)] * 3  # once a frame
     assert {(row["set"], row["kind"]) for row in rows} == {("synthetic-tof", "truth")}
-    assert by_method(rows)["ours"]["mae_mm"] == pytest.approx(500.0)  # of what the network gives, not the sample's
+    assert by_method(rows)["ours"]["mae_mm"] == pytest.approx(500.0)
 
 
 # --- pictures -----------------------------------------------------------------------------------
