@@ -168,6 +168,7 @@ def upscale(
     unit: float = typer.Option(0.001, help="Metres a step of integer images: 0.001 is mm, 0.0001 is 0.1 mm."),
     min_depth: float = typer.Option(DEFAULT_RANGE[0], help="Nearest depth taken as valid, metres."),
     max_depth: float = typer.Option(DEFAULT_RANGE[1], help="Farthest depth taken as valid, metres."),
+    fill_holes: str = typer.Option("none", help="Holes to fill: none, all, or up to so many pixels across."),
     engine: str = ENGINE,
     threads: int = THREADS,
 ) -> None:
@@ -178,6 +179,7 @@ def upscale(
     from rich.progress import track
 
     from dsca_ros.depth.files import DepthFileError, list_frames, read_depth, write_depth
+    from dsca_ros.depth.holes import hole_size
     from dsca_ros.engine.base import EngineError
     from dsca_ros.upsampler import Upsampler
 
@@ -186,8 +188,15 @@ def upscale(
     if not 0 < unit < float("inf"):
         raise typer.BadParameter("--unit must be positive")
     try:
+        holes = hole_size(fill_holes)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    try:
         jobs = list_frames(source, target)
-        with Upsampler(model, scale, engine, threads=threads, depth_range=(min_depth, max_depth)) as upsampler:
+        depth_range = min_depth, max_depth
+        with Upsampler(
+            model, scale, engine, threads=threads, depth_range=depth_range, fill_holes=holes
+        ) as upsampler:
             for path, result in track(jobs, "upscaling", console=console, transient=True, disable=len(jobs) == 1):
                 image = read_depth(path, unit)
                 write_depth(result, upsampler(image.metres), image, unit)
@@ -301,6 +310,33 @@ def _held_out(
 
 
 @app.command()
+def sensors(
+    folders: list[Path] = typer.Argument(..., metavar="DIR...", help="Folders of depth frames, or of such folders."),
+    model: str = typer.Option("", help="Sensor model of the camera; default: by the folder's name, where it is known."),
+    frames: int = typer.Option(5, min=1, help="Frames of each set, and synthetic rooms for its model."),
+    pictures: Path = typer.Option(None, metavar="DIR", help="Draw the fit."),
+    json_file: str = JSON,
+    markdown: str = typer.Option(
+        None, metavar="FILE", help="Write the table as Markdown; FILE#PART replaces PART of a document; - is stdout."
+    ),
+) -> None:
+    """Noise, quantisation and holes of recorded frames, beside the same of the camera's model.
+
+    Example: dsca sensors recordings/d435 --model stereo --pictures pictures
+    """
+    from dsca_ros.evaluation.sensor_report import sensor_markdown, sensor_tables
+    from dsca_ros.evaluation.sensor_run import SensorSettings, run_sensors
+
+    try:
+        figures = run_sensors([str(folder) for folder in folders], SensorSettings(model, frames, pictures), console)
+    except (ValueError, OSError) as error:  # SetError is a ValueError
+        fail(str(error))
+    Console(file=sys.stderr if "-" in (json_file, markdown) else sys.stdout).print(sensor_tables(figures))
+    write_json(figures, json_file)
+    write_markdown(sensor_markdown(figures), markdown)
+
+
+@app.command()
 def info(json_file: str = JSON) -> None:
     """What is installed, which engine would run, and why the others would not.
 
@@ -331,7 +367,7 @@ def train(
 ) -> None:
     """Trains a model. Interrupt it at will: --resume goes on exactly.
 
-    Example: dsca train config/train/dsca-nano-x2.yaml --resume
+    Example: dsca train config/train/dsca-nano.yaml --resume
     """
     try:
         import torch
@@ -363,7 +399,7 @@ def export(
 ) -> None:
     """Exports a trained network to ONNX, fp32 and mixed fp16, the whole algorithm in the graph.
 
-    Example: dsca export runs/dsca-nano-x2/checkpoint.pt
+    Example: dsca export runs/dsca-nano-x4/checkpoint.pt
     """
     try:
         from dsca_ros.engine.export import ExportError, export_model

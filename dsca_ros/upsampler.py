@@ -6,6 +6,7 @@ from types import TracebackType
 
 import numpy as np
 
+from dsca_ros.depth import holes, units
 from dsca_ros.engine.factory import create_engine
 
 DEFAULT_MODEL = "dsca-nano"
@@ -29,6 +30,7 @@ class Upsampler:
         precision: ``fp32`` or ``fp16``.
         threads: threads of one inference on a CPU; 0 takes the number of cores.
         depth_range: nearest and farthest depth taken as valid, metres; may be set at any time.
+        fill_holes: holes of up to so many pixels are filled before, infinity fills all; may be set at any time.
 
     Raises:
         EngineError: if the model or the engine does not exist or cannot run here.
@@ -42,11 +44,13 @@ class Upsampler:
         precision: str = "fp32",
         threads: int = 0,
         depth_range: tuple[float, float] = DEFAULT_RANGE,
+        fill_holes: float = 0.0,
     ) -> None:
         self.model = model
         self.scale = scale
         self.precision = precision
         self.depth_range = depth_range
+        self.fill_holes = fill_holes
         self._engine = create_engine(engine, model, scale, precision, threads)
 
     @property
@@ -67,8 +71,10 @@ class Upsampler:
 
         Returns:
             [scale * H, scale * W] of the same dtype and unit, 0 invalid. Every valid value lies
-            within the range of the valid input pixels around it.
+            within the range of the valid input pixels within two pixels.
         """
+        if self.fill_holes > 0:
+            depth = holes.fill_holes(depth, units.in_range(depth, self.depth_range), self.fill_holes)
         return self._engine.infer(depth, self.depth_range)
 
     def close(self) -> None:

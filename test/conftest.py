@@ -51,18 +51,29 @@ def depth_image() -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def tiny_network() -> Callable[..., object]:
-    """Makes a small DSCA for cameras with random weights; `strength` sizes what it adds."""
+    """Makes a small DSCA for cameras with random weights.
 
-    def make(scale: int = 2, strength: float = 0.05, seed: int = 0, **settings: object) -> object:
+    `strength` sizes what it does to the weights of the pixels around, 0 leaving bilinear ones; `doubt` what it does
+    to the decision on validity, with which it has nothing to do otherwise.
+    """
+
+    def make(scale: int = 2, strength: float = 0.5, doubt: float = 0.0, seed: int = 0, **settings: object) -> object:
         torch = pytest.importorskip("torch")
         from dsca_ros.network.camera_graph import INPUT_CHANNELS
-        from dsca_ros.network.dsca import DSCA, DSCAConfig
+        from dsca_ros.network.dsca import DSCA, WEIGHTS, DSCAConfig
 
         torch.manual_seed(seed)
-        sizes = {"channels": (8, 6), "blocks": (1, 1), "unshuffle": 2, "input_channels": INPUT_CHANNELS}
-        network = DSCA(DSCAConfig(scale, residual_gain=strength, **(sizes | settings)))
+        sizes = {"channels": (8, 6), "blocks": (1, 1), "unshuffle": 2}
+        kind = {"input_channels": INPUT_CHANNELS, "head": WEIGHTS}
+        network = DSCA(DSCAConfig(scale, **(sizes | kind | settings)))
         for stage in network.stages:
-            torch.nn.init.normal_(stage.head[0].weight, std=0.1)
+            last = stage.head[0]
+            if stage.blend:
+                of_weights = stage.blend.outputs * stage.blend.taps
+                torch.nn.init.normal_(last.weight[:of_weights].detach(), std=strength)
+                torch.nn.init.normal_(last.weight[of_weights:].detach(), std=doubt)
+            else:
+                torch.nn.init.normal_(last.weight, std=0.1)
             if network.config.attention_scales:
                 torch.nn.init.normal_(stage.attention.gate[2].weight, std=0.5)
         return network.eval()
@@ -72,13 +83,15 @@ def tiny_network() -> Callable[..., object]:
 
 @pytest.fixture(scope="session")
 def tiny_level_network(tiny_network: Callable[..., object]) -> Callable[..., object]:
-    """The same for maps of 0-255."""
+    """The same for maps of 0-255; `strength` sizes what it adds."""
 
     def make(scale: int = 2, strength: float = 8.0, **settings: object) -> object:
         pytest.importorskip("torch")
+        from dsca_ros.network.dsca import RESIDUAL
         from dsca_ros.network.level_graph import LEVEL_CHANNELS
 
-        return tiny_network(scale, strength, input_channels=LEVEL_CHANNELS, **settings)
+        kind = {"input_channels": LEVEL_CHANNELS, "head": RESIDUAL, "residual_gain": strength}
+        return tiny_network(scale, **(kind | settings))
 
     return make
 
@@ -103,30 +116,26 @@ def save_checkpoint() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoints(
+def tiny_checkpoint(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_network: Callable[..., object],
     save_checkpoint: Callable[..., Path],
-) -> list[Path]:
-    """Checkpoints as `dsca train` writes them, of the random networks `tiny` at 2 and 4."""
+) -> Path:
+    """A checkpoint as `dsca train` writes it, of the random network `tiny` at 4, whose first stage is that at 2."""
     pytest.importorskip("torch")
     from dsca_ros.training.recipe import ViewData
 
-    folder = tmp_path_factory.mktemp("tiny")
-    return [
-        save_checkpoint(folder / f"x{scale}" / "checkpoint.pt", "tiny", tiny_network(scale), ViewData())
-        for scale in (2, 4)
-    ]
+    path = tmp_path_factory.mktemp("tiny") / "checkpoint.pt"
+    return save_checkpoint(path, "tiny", tiny_network(4), ViewData())
 
 
 @pytest.fixture(scope="session")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoints: list[Path]) -> Path:
-    """A models folder with the exports of `tiny_checkpoints`. Copy it before breaking it."""
+def tiny_models(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """A models folder with the exports of `tiny_checkpoint`. Copy it before breaking it."""
     from dsca_ros.engine.export import export_model
 
     folder = tmp_path_factory.mktemp("models")
-    for checkpoint in tiny_checkpoints:
-        export_model(checkpoint, folder)
+    export_model(tiny_checkpoint, folder)
     return folder
 
 

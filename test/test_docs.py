@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsca_ros.evaluation.benchmark_report import benchmark_markdown
+from dsca_ros.evaluation.sensor_report import sensor_markdown
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -23,6 +24,11 @@ def part(document: str, name: str) -> str:
 def test_tables_of_the_results_are_those_of_their_file(name):
     figures = json.loads((DOCS / "results" / f"{name}.json").read_text())
     assert part((DOCS / "results.md").read_text(), name) == benchmark_markdown(figures)
+
+
+def test_tables_of_the_sensors_are_those_of_their_file():
+    figures = json.loads((DOCS / "results" / "sensors.json").read_text())
+    assert part((DOCS / "sensors.md").read_text(), "sensors") == sensor_markdown(figures)
 
 
 @pytest.mark.parametrize("name", ["with-procedural", "without-procedural"])

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from dsca_ros.depth.camera import Intrinsics
-from dsca_ros.depth.filters import maximum, minimum, smooth_noise
+from dsca_ros.depth.filters import blur, maximum, minimum, smooth_noise
 from dsca_ros.depth.units import MM_PER_M
 
 
@@ -28,29 +28,52 @@ class Sensor(Protocol):
 
 @dataclass(frozen=True)
 class StereoSensor:
-    """Stereo or structured light: what it measures is disparity.
+    """Stereo, structured or coded light: what it measures is disparity.
 
     The noise is even in disparity, so it grows with depth squared; a matching window fattens near
-    objects and frays their edges; what only one of the two imagers sees is a hole.
+    objects, frays their edges and correlates the noise; what only one of the two imagers sees is a hole.
 
-    The default values are those of an Intel RealSense D435 in its 848x480 mode: focal length 425 px,
-    baseline 50 mm, disparity in 1/32 px, noise of about 0.08 px on textured indoor surfaces.
+    The default values are those of an Intel RealSense D4xx at 640x480: focal length 384 px, baseline
+    50 mm, disparity in 1/32 px. Noise is what recorded surfaces show (docs/sensors.md).
+
+    Attributes:
+        noise_px: deviation of the disparity before it is rounded to ``step``, pixels.
+        smooth_share: share of the noise's variance that is correlated over ``reach`` pixels.
+        fattening: how much of an edge is grown by a pixel.
+        fraying: deviation of an edge from where it is, pixels.
+        smear: share of an edge which the camera's filters blend over ``smear_reach`` pixels to both sides.
+        rim: pixels to both sides of an edge that are lost, in patches.
+        dropout: share of the surfaces without texture, which are holes.
+        outliers: share of pixels that are far off.
+        grid: step of the driver's integers, metres.
     """
 
-    focal_px: float = 425.0
+    focal_px: float = 384.0
     baseline: float = 0.05
     step: float = 1.0 / 32.0
-    noise_px: float = 0.08
+    noise_px: float = 0.025
+    smooth_share: float = 1.0
+    reach: int = 2
     fattening: float = 0.35
-    fraying: float = 0.5
+    fraying: float = 0.3
+    smear: float = 0.6
+    smear_reach: int = 4
+    rim: int = 2
     dropout: float = 0.02
+    outliers: float = 0.0001
     min_depth: float = 0.2
     max_depth: float = 10.0
+    grid: float = 1.0 / MM_PER_M
 
     @classmethod
     def kinect_v1(cls) -> StereoSensor:
-        """Microsoft Kinect v1: focal length 580 px, baseline 75 mm, disparity in 1/8 px."""
-        return cls(580.0, 0.075, 1.0 / 8.0, 0.06, 0.3, 0.6, 0.02, 0.5, 8.0)
+        """Microsoft Kinect v1: focal length 575 px, baseline 75 mm, disparity in 1/8 px, edges unfiltered."""
+        return cls(575.0, 0.075, 1 / 8, 0.04, 1.0, 1, 0.3, 0.3, 0.0, 1, 3, 0.02, 0.0, 0.5, 8.0)
+
+    @classmethod
+    def realsense_f200(cls) -> StereoSensor:
+        """Intel RealSense F200: coded light from 0.2 to 1.2 m, in steps of 0.1 mm."""
+        return cls(475.0, 0.05, 1 / 256, 0.04, 1.0, 2, 0.2, 0.3, 0.0, 1, 4, 0.15, 0.0, 0.15, 1.3, 1e-4)
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> StereoSensor:
@@ -58,30 +81,45 @@ class StereoSensor:
         return cls(
             focal_px=float(rng.uniform(350, 700)),
             baseline=float(rng.uniform(0.045, 0.1)),
-            step=float(rng.choice([1 / 8, 1 / 16, 1 / 32, 1 / 64])),
-            noise_px=float(rng.uniform(0.02, 0.13)),
+            step=float(rng.choice([1 / 8, 1 / 8, 1 / 16, 1 / 32, 1 / 32, 1 / 256])),
+            noise_px=float(np.exp(rng.uniform(np.log(0.008), np.log(0.1)))),
+            smooth_share=float(rng.uniform(0.4, 1.0)),
+            reach=int(rng.integers(1, 4)),
             fattening=float(rng.uniform(0.0, 0.6)),
-            fraying=float(rng.uniform(0.1, 0.9)),
-            dropout=float(rng.uniform(0.0, 0.06)),
+            fraying=float(rng.uniform(0.0, 0.9)),
+            smear=float(max(0.0, rng.uniform(-1.0, 1.0))),
+            smear_reach=int(rng.integers(1, 6)),
+            rim=int(rng.integers(0, 5)),
+            dropout=float(rng.choice([0.0, 0.02, 0.06, 0.15])),
+            outliers=float(rng.choice([0.0, 0.0005, 0.002])),
+            min_depth=0.1,
+            max_depth=float(np.exp(rng.uniform(np.log(1.2), np.log(60.0)))),
+            grid=float(rng.choice([1e-3, 1e-3, 1e-4])),
         )
 
     def measure(self, depth: np.ndarray, camera: Intrinsics, rng: np.random.Generator) -> np.ndarray:
         """See `Sensor.measure`."""
         height, width = depth.shape
         exact = camera.fx * self.baseline / depth  # in pixels of this image
-        disparity = exact
+        native = np.float32(self.focal_px / camera.fx)
+        edge = maximum(exact) - minimum(exact) > 0.5 / native
         # The matching window locks on to an edge a fraction of a pixel off, in patches.
         columns = np.arange(width)[None, :] + np.rint(self.fraying * smooth_noise((height, width), 2, rng))
         rows = np.arange(height)[:, None] + np.rint(self.fraying * smooth_noise((height, width), 2, rng))
         rows = np.clip(rows, 0, height - 1).astype(np.int32)
         columns = np.clip(columns, 0, width - 1).astype(np.int32)
-        disparity = disparity[rows, columns]
-        fat = smooth_noise((height, width), 3, rng) > 1.0 - 2.0 * self.fattening
+        disparity = np.where(edge, exact[rows, columns], exact)
+        fat = smooth_noise((height, width), 3, rng) > _normal_quantile(1.0 - self.fattening)
         disparity = np.where(fat, maximum(disparity), disparity)
+        if self.smear:
+            smeared = smooth_noise((height, width), 8, rng) > _normal_quantile(1.0 - self.smear)
+            disparity = np.where(smeared, blur(disparity, self.smear_reach), disparity)
+        if self.outliers:
+            astray = rng.random(depth.shape, np.float32) < self.outliers
+            astray |= maximum(astray) & (rng.random(depth.shape, np.float32) < 0.3)  # alone, or a few together
+            disparity = np.where(astray, disparity * rng.uniform(0.1, 2.5, depth.shape).astype(np.float32), disparity)
 
-        # The noise of a window matcher is correlated over the window.
-        native = np.float32(self.focal_px / camera.fx)
-        noise = 0.6 * rng.standard_normal(depth.shape, np.float32) + 0.8 * smooth_noise(depth.shape, 1, rng)
+        noise = correlated_noise(depth.shape, self.smooth_share, self.reach, rng)
         measured = disparity * native + np.float32(self.noise_px) * noise
         measured = np.rint(measured * np.float32(1.0 / self.step)) * np.float32(self.step)
         with np.errstate(divide="ignore"):
@@ -93,8 +131,10 @@ class StereoSensor:
         step = maximum(disparity) - minimum(disparity)
         confusion = smooth_noise(depth.shape, 1, rng) + np.minimum(step * native, 2.0) * 0.4
         valid &= confusion < 2.6
+        if self.rim:
+            valid &= ~(maximum(edge, self.rim) & (smooth_noise(depth.shape, 4, rng) > 0.4))
         valid &= smooth_noise(depth.shape, 8, rng) > _normal_quantile(self.dropout)
-        return _millimetre_grid(result, valid)
+        return _on_grid(result, valid, self.grid)
 
     @staticmethod
     def _occluded(disparity: np.ndarray) -> np.ndarray:
@@ -114,26 +154,39 @@ class TimeOfFlightSensor:
     where nothing is; beyond the range there is no return.
 
     The default values are those of a Microsoft Azure Kinect in its NFOV unbinned mode: range 0.5 to
-    3.9 m, noise about 1 mm at 1 m and under 17 mm at the far end.
+    3.9 m and what it gives nearer than that, noise as recorded surfaces show it (docs/sensors.md).
+
+    Attributes:
+        noise_base, noise_growth: deviation at depth z is ``noise_base + noise_growth * z ** 2``, metres.
+        smooth_share: share of the noise's variance that is correlated over ``reach`` pixels.
+        mixing: how often an edge pixel measures both sides.
+        rim: pixels to both sides of an edge that are lost, in patches.
+        dropout: share of dark surfaces, which are holes.
     """
 
-    noise_base: float = 0.001
-    noise_growth: float = 0.0009
-    mixing: float = 0.6
-    min_depth: float = 0.4
+    noise_base: float = 0.0005
+    noise_growth: float = 0.00045
+    smooth_share: float = 1.0
+    reach: int = 2
+    mixing: float = 0.1
+    min_depth: float = 0.25
     max_depth: float = 3.9
     dropout: float = 0.005
+    rim: int = 2
 
     @classmethod
     def random(cls, rng: np.random.Generator) -> TimeOfFlightSensor:
         """A time-of-flight camera from the range that is sold."""
         return cls(
-            noise_base=float(rng.uniform(0.0005, 0.004)),
-            noise_growth=float(rng.uniform(0.0003, 0.002)),
-            mixing=float(rng.uniform(0.2, 0.9)),
-            min_depth=0.2,
-            max_depth=float(rng.uniform(3.5, 8.0)),
+            noise_base=float(np.exp(rng.uniform(np.log(0.0002), np.log(0.003)))),
+            noise_growth=float(np.exp(rng.uniform(np.log(0.0001), np.log(0.002)))),
+            smooth_share=float(rng.uniform(0.2, 1.0)),
+            reach=int(rng.integers(1, 3)),
+            mixing=float(rng.uniform(0.0, 0.6)),
+            min_depth=0.1,
+            max_depth=float(rng.uniform(3.5, 10.0)),
             dropout=float(rng.uniform(0.0, 0.03)),
+            rim=int(rng.integers(0, 4)),
         )
 
     def measure(self, depth: np.ndarray, camera: Intrinsics, rng: np.random.Generator) -> np.ndarray:
@@ -147,12 +200,46 @@ class TimeOfFlightSensor:
         share = np.where(rng.random(depth.shape, np.float32) < 0.5, share, np.rint(share) * 0.9 + 0.05)
         result = np.where(mixed, near + share * step, depth)
         sigma = self.noise_base + self.noise_growth * result * result
-        result = result + sigma * rng.standard_normal(depth.shape, np.float32)
+        result = result + sigma * correlated_noise(depth.shape, self.smooth_share, self.reach, rng)
         # Edge pixels whose phases disagree too much are dropped by the driver.
         valid = ~(edge & (smooth_noise(depth.shape, 1, rng) > 1.1))
+        if self.rim:
+            valid &= ~(maximum(edge, self.rim) & (smooth_noise(depth.shape, 4, rng) > 0.6))
         valid &= (result >= self.min_depth) & (result <= self.max_depth)
         valid &= smooth_noise(depth.shape, 6, rng) > _normal_quantile(self.dropout)
-        return _millimetre_grid(result, valid)
+        return _on_grid(result, valid)
+
+
+@dataclass(frozen=True)
+class PhoneLidarSensor:
+    """The dense depth a phone makes of few LiDAR points and its colour image: no hole, and every edge smeared.
+
+    The default values are those of ARKit's 256x192 depth.
+
+    Attributes:
+        smear: pixels over which an edge is blended.
+        wobble: deviation of slow waves on surfaces, share of depth.
+        noise: deviation of fine noise, share of depth.
+    """
+
+    smear: int = 1
+    wobble: float = 0.002
+    noise: float = 0.0002
+    min_depth: float = 0.1
+    max_depth: float = 10.0
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> PhoneLidarSensor:
+        """A phone."""
+        return cls(int(rng.integers(0, 3)), float(rng.uniform(0.0, 0.006)), float(rng.uniform(0.0001, 0.001)))
+
+    def measure(self, depth: np.ndarray, camera: Intrinsics, rng: np.random.Generator) -> np.ndarray:
+        """See `Sensor.measure`."""
+        result = blur(depth, self.smear) if self.smear else depth
+        fine = correlated_noise(depth.shape, 0.5, 1, rng)
+        slow = smooth_noise(depth.shape, 12, rng)
+        result = result * (1.0 + np.float32(self.wobble) * slow + np.float32(self.noise) * fine)
+        return _on_grid(result, (result >= self.min_depth) & (result <= self.max_depth))
 
 
 @dataclass(frozen=True)
@@ -161,22 +248,35 @@ class IdealSensor:
 
     def measure(self, depth: np.ndarray, camera: Intrinsics, rng: np.random.Generator) -> np.ndarray:
         """See `Sensor.measure`."""
-        return _millimetre_grid(depth, np.ones(depth.shape, bool))
+        return _on_grid(depth, np.ones(depth.shape, bool))
 
 
 SENSORS: dict[str, Sensor] = {
     "stereo": StereoSensor(),
     "kinect_v1": StereoSensor.kinect_v1(),
+    "realsense_f200": StereoSensor.realsense_f200(),
     "tof": TimeOfFlightSensor(),
+    "phone_lidar": PhoneLidarSensor(),
     "ideal": IdealSensor(),
 }
 
 
-def _millimetre_grid(depth: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    rounded = np.rint(np.where(valid, depth, 0.0) * MM_PER_M) / MM_PER_M
+def correlated_noise(shape: tuple[int, ...], smooth_share: float, reach: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise of unit variance, of which ``smooth_share`` is correlated over about 2 * reach + 1 pixels; float32."""
+    white = rng.standard_normal(shape, np.float32)
+    smooth = smooth_noise((shape[0], shape[1]), reach, rng)
+    return np.float32(np.sqrt(1.0 - smooth_share)) * white + np.float32(np.sqrt(smooth_share)) * smooth
+
+
+def _on_grid(depth: np.ndarray, valid: np.ndarray, grid: float = 1.0 / MM_PER_M) -> np.ndarray:
+    """Rounded to the driver's integers, 0 where invalid."""
+    steps = round(1.0 / grid)
+    rounded = np.rint(np.where(valid, depth, 0.0) * steps) / steps
     return rounded.astype(np.float32)
 
 
 def _normal_quantile(share: float) -> float:
     """The value a standard normal stays under with probability ``share``."""
-    return NormalDist().inv_cdf(share) if share > 0.0 else -np.inf
+    if 0.0 < share < 1.0:
+        return NormalDist().inv_cdf(share)
+    return np.inf if share >= 1.0 else -np.inf

@@ -18,11 +18,12 @@ MM_PER_M = 1000.0
 MAX_UINT16_MM = 65534
 
 
-def to_metres(depth: np.ndarray) -> np.ndarray:
+def to_metres(depth: np.ndarray, unit: float = 1.0 / MM_PER_M) -> np.ndarray:
     """Depth of either coding as float32 metres, every invalid pixel 0.
 
     Args:
         depth: [H, W], ``uint16`` millimetres or ``float32``/``float64`` metres.
+        unit: metres a step of ``uint16``, for cameras that do not send millimetres.
 
     Returns:
         [H, W] ``float32`` metres; 0 where the input is 0, 65535, negative or non-finite.
@@ -32,7 +33,7 @@ def to_metres(depth: np.ndarray) -> np.ndarray:
     """
     if depth.dtype == np.uint16:
         metres = depth.astype(np.float32)
-        metres *= np.float32(1.0 / MM_PER_M)
+        metres *= np.float32(unit)
         metres[~is_valid(depth)] = 0.0
         return metres
     if depth.dtype in (np.float32, np.float64):
@@ -70,3 +71,10 @@ def is_valid(depth: np.ndarray) -> np.ndarray:
     # A comparison with NaN is false, so this one test covers NaN, both infinities and <= 0.
     with np.errstate(invalid="ignore"):
         return (depth > 0) & (depth < np.inf)
+
+
+def in_range(depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
+    """[H, W] bool: where ``depth``, of either coding, holds a measurement within a range in metres."""
+    near, far = (bound * MM_PER_M for bound in depth_range) if depth.dtype == np.uint16 else depth_range
+    with np.errstate(invalid="ignore"):
+        return is_valid(depth) & (depth >= near) & (depth <= far)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,36 @@ class ExportError(ValueError):
     """Something that cannot be exported; the text says what to do."""
 
 
-def save_weights(checkpoint: Path, folder: Path) -> Path:
-    """The averaged weights of a checkpoint that validated best, as float16 safetensors, the recipe in its metadata."""
+def save_weights(checkpoint: Path, folder: Path) -> list[Path]:
+    """The averaged weights of a checkpoint that validated best, as float16 safetensors, the recipe in their metadata.
+
+    A network for cameras is as good at every smaller scale: its first stages are written as models of their own.
+    """
     try:
         state = load_checkpoint(checkpoint)
     except RecipeError as error:
         raise ExportError(str(error)) from None
-    recipe, best = Recipe.from_dict(state["recipe"]), state["best"]
-    _check_name(folder / MANIFEST, recipe)
+    whole, best = Recipe.from_dict(state["recipe"]), state["best"]
+    _check_name(folder / MANIFEST, whole)
     if not best:
         raise ExportError(f"{checkpoint}: no validation yet; train on with --resume")
-    tensors = {key: value.half().contiguous() for key, value in best["weights"].items()}
-    path = folder / f"{recipe.name}.safetensors"
-    save_file(tensors, path, {"recipe": json.dumps(recipe.plain()), "step": str(best["step"])})
-    path.chmod(0o644)  # safetensors writes for the owner alone; other users install it too
-    return path
+    written = []
+    for recipe in _smaller_scales(whole):
+        keys = DSCA(recipe.network).state_dict()
+        tensors = {key: best["weights"][key].half().contiguous() for key in keys}
+        path = folder / f"{recipe.name}.safetensors"
+        save_file(tensors, path, {"recipe": json.dumps(recipe.plain()), "step": str(best["step"])})
+        path.chmod(0o644)  # safetensors writes for the owner alone; other users install it too
+        written.append(path)
+    return written
+
+
+def _smaller_scales(recipe: Recipe) -> list[Recipe]:
+    """A recipe, and before it that of every smaller scale its first stages serve."""
+    if domain_of(recipe) == LEVELS or not recipe.network.multi_stage:
+        return [recipe]
+    scales = [2**k for k in range(1, recipe.scale.bit_length())]
+    return [replace(recipe, scale=scale, network=replace(recipe.network, scale=scale)) for scale in scales]
 
 
 def load_weights(path: Path) -> tuple[DSCA, Recipe]:
@@ -123,17 +139,18 @@ def export_model(source: Path, folder: Path) -> list[Path]:
     if not source.is_file():
         raise ExportError(f"{source}: no such file; give a checkpoint.pt of `dsca train`, or a .safetensors")
     folder.mkdir(parents=True, exist_ok=True)
-    weights = source if source.suffix == ".safetensors" else save_weights(source, folder)
-    written = [weights]
-    entries: dict[str, dict[str, str]] = {}
-    for precision in PRECISIONS:
-        network, recipe = load_weights(weights)
-        _check_name(folder / MANIFEST, recipe)
-        path = folder / f"{recipe.name}-{precision}.onnx"
-        export_onnx(network, path, domain_of(recipe), half=precision == "fp16")
-        entries[precision] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        written.append(path)
-    _update_manifest(folder / MANIFEST, recipe, entries)
+    all_weights = [source] if source.suffix == ".safetensors" else save_weights(source, folder)
+    written = list(all_weights)
+    for weights in all_weights:
+        entries: dict[str, dict[str, str]] = {}
+        for precision in PRECISIONS:
+            network, recipe = load_weights(weights)
+            _check_name(folder / MANIFEST, recipe)
+            path = folder / f"{recipe.name}-{precision}.onnx"
+            export_onnx(network, path, domain_of(recipe), half=precision == "fp16")
+            entries[precision] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            written.append(path)
+        _update_manifest(folder / MANIFEST, recipe, entries)
     return written
 
 

@@ -6,20 +6,40 @@ filling, of the network's domain, of validity or of the guard anywhere.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsca_ros.network.dsca import DSCA, accumulate, enlarge
+from dsca_ros.network.blend import one_side
+from dsca_ros.network.dsca import DSCA, WEIGHTS, enlarge
 
-#: Channels of the network's input: the map, two differences from local means, validity.
+#: Channels of the network's input: depth, two differences from local means, validity.
 INPUT_CHANNELS = 4
-#: Differences of this size (1/m) are half of full scale: that of a camera's noise, and of small steps.
-FINE, COARSE = 0.01, 0.05
+#: Differences of this share are half of full scale: that of a camera's noise, and of small steps.
+FINE, COARSE = 0.004, 0.04
 #: Levels of the hole-filling pyramid; holes of up to 2 ** LEVELS pixels are filled smoothly.
 LEVELS = 6
 #: The level of the pyramid that counts as the local mean.
 MEAN_LEVEL = 3
+#: Weight of the bilinear support in the decision on validity, which the network shifts.
+SUPPORT = 8.0
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage makes of a map: all [B, 1, 2^k H, 2^k W].
+
+    Attributes:
+        inverse: inverse depth, 1/m; 0 where there is none.
+        there: 1 where one of the four nearest pixels of the map before is valid, else 0.
+        validity: logit of the chance that the camera would measure here.
+    """
+
+    inverse: Tensor
+    there: Tensor
+    validity: Tensor
 
 
 class CameraGraph(nn.Module):
@@ -28,19 +48,24 @@ class CameraGraph(nn.Module):
     1. Depth outside the range, NaN and 0 become invalid; valid depth becomes inverse depth, in which
        a plane is linear, so that interpolation along it is exact.
     2. Holes are filled from a masked pyramid, only so that the network sees no cliffs at them.
-    3. The network adds what is missing to the bilinear enlargement.
-    4. The guard: an output pixel stays within the range of the valid inputs in the 3x3 pixels around
-       it. Depth that no input nearby supports cannot come out.
-    5. An output pixel is valid where at least half of its bilinear support is.
+    3. The network weighs: every stage's map is a weighted mean of the valid pixels of the 3x3 around each
+       pixel in the map before it. Depth that no input nearby supports cannot come out.
+    4. The guard: between two surfaces there is nothing; what lies there is put on the one it is nearer to.
+    5. An output pixel is valid where the network says so, and never beyond one input pixel from a valid one.
 
     Args:
-        network: a `DSCA` with ``input_channels == INPUT_CHANNELS``.
+        network: a `DSCA` with ``input_channels == INPUT_CHANNELS`` and ``head == WEIGHTS``.
         half: run the network in float16, everything around it in float32.
     """
 
     def __init__(self, network: DSCA, half: bool = False) -> None:
         super().__init__()
+        if network.config.head != WEIGHTS:
+            raise ValueError(f"a network for cameras has head: {WEIGHTS}, not {network.config.head}")
         self.network = network.half() if half else network
+        for stage in network.each_stage():
+            if stage.blend is not None:
+                stage.blend.float()  # depth is not a feature
         self.half_network = half
 
     def prepare(self, depth: Tensor, depth_range: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,62 +76,54 @@ class CameraGraph(nn.Module):
             depth_range: [2], nearest and farthest depth taken as valid, metres.
 
         Returns:
-            inverse: [B, 1, H, W] 1/m, holes filled. valid: [B, 1, H, W], 1 or 0.
-            features: [B, INPUT_CHANNELS, H, W], the network's input.
+            All with height H and width W brought up to multiples of the network's. inverse: [B, 1, H, W] 1/m, 0
+            where invalid. valid: [B, 1, H, W], 1 or 0. features: [B, INPUT_CHANNELS, H, W], the network's input.
         """
+        height, width = depth.shape[-2:]
+        multiple = self.network.config.multiple
+        if multiple > 1:
+            depth = F.pad(depth, (0, -width % multiple, 0, -height % multiple))
         keep = (depth > 0) & (depth >= depth_range[0]) & (depth <= depth_range[1])
         valid = keep.to(depth.dtype)
         inverse = torch.where(keep, 1.0 / torch.where(keep, depth, 1.0), 0.0)
         filled, mean = fill_holes(inverse, valid)
-        # Noise is a hundredth of a step between surfaces: each is shown at its own magnification.
+        # Noise is a hundredth of a step between surfaces: each is shown at its own magnification, and as a
+        # share of depth, so that a doll's house and a street look alike.
         around = F.avg_pool2d(filled, 3, stride=1, padding=1, count_include_pad=False)
-        features = [filled, compress(filled - around, FINE), compress(filled - mean, COARSE), valid]
-        return filled, valid, torch.cat(features, dim=1)
+        mean = mean.clamp(min=1e-4)
+        features = [0.5 * torch.log(mean), compress((filled - around) / mean, FINE)]
+        features += [compress((filled - mean) / mean, COARSE), valid]
+        return inverse, valid, torch.cat(features, dim=1)
 
-    def stages(self, filled: Tensor, features: Tensor) -> list[Tensor]:
-        """Inverse depth of every stage, [B, 1, 2^k H, 2^k W], unguarded. Training supervises these."""
-        if self.half_network:
-            residuals = [r.float() for r in self.network(features.half())]
-        else:
-            residuals = self.network(features)
-        return accumulate(filled, residuals, self.network.config.factors)
-
-    def guard(self, inverse: Tensor, filled: Tensor, valid: Tensor) -> Tensor:
-        """Holds inverse depth to the range of the valid input pixels around each output pixel."""
-        far, near = neighbourhood_range(filled, valid)
-        scale = self.network.config.scale
-        far, near = F.interpolate(torch.cat([far, near], 1), scale_factor=scale, mode="nearest").chunk(2, 1)
-        return torch.minimum(torch.maximum(inverse, far), near)
+    def stages(self, inverse: Tensor, valid: Tensor, features: Tensor, guarded: bool = False) -> list[StageResult]:
+        """What every stage makes of it. Training supervises these, without the guard of `one_side`."""
+        all_features = self.network(features.half() if self.half_network else features)
+        results: list[StageResult] = []
+        there, depth_type = valid, valid.device.type
+        parts = zip(all_features, self.network.each_stage(), self.network.config.factors)
+        for of_stage, stage, factor in parts:
+            # Under autocast, too, depth is not rounded to bfloat16.
+            with torch.autocast(depth_type, enabled=False):
+                blended, support, shift = stage.enlarge(inverse, there, of_stage)
+            if guarded:
+                blended = one_side(blended, inverse, there, factor)
+            there = (support > 0).to(valid.dtype)
+            inverse = blended * there
+            results.append(StageResult(inverse, there, SUPPORT * (support - 0.5) + shift))
+        return results
 
     def forward(self, depth: Tensor, depth_range: Tensor) -> Tensor:
         """[B, 1, H, W] metres to [B, 1, sH, sW] metres, 0 invalid; see `prepare` for the range."""
-        filled, valid, features = self.prepare(depth, depth_range)
-        inverse = self.guard(self.stages(filled, features)[-1], filled, valid)
-        return torch.where(result_validity(valid, self.network.config.scale), 1.0 / inverse, 0.0)
+        height, width = (size * self.network.config.scale for size in depth.shape[-2:])
+        result = self.stages(*self.prepare(depth, depth_range), guarded=True)[-1]
+        keep = (result.validity >= 0).to(depth.dtype) * result.there
+        metres = keep / result.inverse.clamp(min=1e-6)
+        return metres[..., :height, :width]
 
 
 def compress(difference: Tensor, half_scale: float) -> Tensor:
     """Differences of any size to (-1, 1); ``half_scale`` goes to 1/2."""
     return difference / (difference.abs() + half_scale)
-
-
-def result_validity(valid: Tensor, scale: int) -> Tensor:
-    """[B, 1, sH, sW] bool: where at least half of the bilinear support is valid."""
-    return enlarge(valid, scale) >= 0.5
-
-
-def neighbourhood_range(filled: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest and largest valid value within one pixel; 1 and 1 where there is none.
-
-    Returns:
-        Two [B, 1, H, W] maps of the values' own unit.
-    """
-    big = 1e6
-    keep = valid > 0
-    low = -F.max_pool2d(torch.where(keep, -filled, -big), 3, stride=1, padding=1)
-    high = F.max_pool2d(torch.where(keep, filled, -big), 3, stride=1, padding=1)
-    lonely = low > high
-    return torch.where(lonely, 1.0, low), torch.where(lonely, 1.0, high)
 
 
 def fill_holes(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,13 +6,17 @@ supervise every stage; the last one is the result.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsca_ros.network.blend import TAP_COUNTS, Blend
 from dsca_ros.network.blocks import BLOCKS, CrossScaleAttention, conv
+
+RESIDUAL, WEIGHTS = "residual", "weights"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,11 @@ class DSCAConfig:
         input_channels: the map itself first, then anything known beside it.
         residual_gain: what the heads put out is multiplied by this: about the size of what the network
             has to add, so that a step of training is a small step of the result.
+        block: residual block by its name in `BLOCKS`.
+        multi_stage: a stage for every doubling; else one stage for the whole scale.
+        head: what a stage puts out. ``residual``: a map to add to the enlarged one. ``weights``: for every
+            output pixel the weights of the input pixels around it, and whether it is valid; see `Blend`.
+        taps: of so many input pixels each stage's output is made under ``weights``, like ``channels``.
     """
 
     scale: int
@@ -44,13 +53,17 @@ class DSCAConfig:
     residual_gain: float = 1.0
     block: str = "bilayer"
     multi_stage: bool = True
+    head: str = RESIDUAL
+    taps: tuple[int, ...] = (9,)
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 4, 8):
             raise ValueError(f"scale must be 2, 4 or 8, not {self.scale}")
         if self.block not in BLOCKS:
             raise ValueError(f"block must be {' or '.join(BLOCKS)}, not {self.block!r}")
-        for name in ("channels", "blocks"):
+        if self.head not in (RESIDUAL, WEIGHTS):
+            raise ValueError(f"head must be {RESIDUAL} or {WEIGHTS}, not {self.head!r}")
+        for name in ("channels", "blocks", "taps"):
             sizes = getattr(self, name)
             least = 1 if name == "channels" else 0
             if not isinstance(sizes, tuple) or not sizes or not all(type(n) is int and n >= least for n in sizes):
@@ -58,6 +71,8 @@ class DSCAConfig:
         for name, least in (("expansion", 1), ("unshuffle", 1), ("attention_scales", 0)):
             if type(getattr(self, name)) is not int or getattr(self, name) < least:
                 raise ValueError(f"{name} must be a whole number from {least} on, not {getattr(self, name)!r}")
+        if not set(self.taps) <= set(TAP_COUNTS):
+            raise ValueError(f"taps must be 9 or 4, not {self.taps!r}")
         if self.inner_kernel not in (1, 3, 5):
             raise ValueError(f"inner_kernel must be 1, 3 or 5, not {self.inner_kernel!r}")
 
@@ -93,49 +108,91 @@ class Stage(nn.Module):
         self.gain = config.residual_gain
         scales = config.attention_scales
         self.attention: nn.Module = CrossScaleAttention(channels, scales) if scales else nn.Identity()
-        fold = config.factors[index] * config.unshuffle
-        last = conv(channels, fold**2)
+        factor, u = config.factors[index], config.unshuffle
+        self.blend = Blend(factor, u, _entry(config.taps, index)) if config.head == WEIGHTS else None
+        if self.blend is not None:
+            last = conv(channels, self.blend.outputs * (self.blend.taps + 1), 1)
+            start = torch.cat([self.blend.start, torch.zeros(self.blend.outputs)])
+        else:
+            last = conv(channels, (factor * u) ** 2)
+            start = torch.zeros((factor * u) ** 2)
         nn.init.normal_(last.weight, std=1e-2)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        self.head = nn.Sequential(last, nn.PixelShuffle(fold))
+        last.bias = nn.Parameter(start)
+        self.head = nn.Sequential(last, nn.PixelShuffle(factor * u))
+
+    @property
+    def last(self) -> nn.Conv2d:
+        """The convolution of the head; under ``weights`` it is used in parts, and laid out by `Blend`."""
+        layer = self.head[0]
+        assert isinstance(layer, nn.Conv2d)
+        return layer
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features or input in; features and this stage's residual map out."""
+        """Features or input in; features out, and what the stage adds to its map (under ``weights`` nothing yet)."""
         entered = self.enter(x)
         features = entered + self.attention(self.blocks(entered))
-        # The map is summed up to the last digit: under autocast, too, it is not rounded to bfloat16.
+        if self.blend is not None:
+            return features, features
+        # A residual is summed up to the last digit: under autocast, too, it is not rounded to bfloat16.
         with torch.autocast(features.device.type, enabled=False):
-            residual = self.head(features.to(self.head[0].weight.dtype)) * self.gain
-        return features, residual
+            return features, self.head(features.to(self.last.weight.dtype)) * self.gain
+
+    def enlarge(self, inverse: Tensor, there: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Under ``weights``: an enlarged map, the share of its bilinear support that is there, logits of validity."""
+        assert self.blend is not None
+        outputs, taps = self.blend.outputs, self.blend.taps
+        # In the head's outputs the taps of one output pixel are together, and validity comes last.
+        logits = (part(self.last, features, slice(tap, outputs * taps, taps)) for tap in range(taps))
+        blended, support = self.blend(inverse, there, logits)
+        return blended, support, self.blend.lay_out(part(self.last, features, slice(outputs * taps, None)))
+
+
+def part(layer: nn.Conv2d, features: Tensor, rows: slice) -> Tensor:
+    """Some of a pointwise convolution's outputs, float32."""
+    bias = None if layer.bias is None else layer.bias[rows]
+    return F.conv2d(features.to(layer.weight.dtype), layer.weight[rows], bias).float()
 
 
 class DSCA(nn.Module):
-    """The network: maps [B, input_channels, H, W] of any size to one map a stage."""
+    """The network: maps [B, input_channels, H, W] of any size to what every stage has to say."""
 
     def __init__(self, config: DSCAConfig) -> None:
         super().__init__()
         self.config = config
         self.stages = nn.ModuleList(Stage(config, index) for index in range(len(config.factors)))
 
+    def each_stage(self) -> Iterator[Stage]:
+        """The stages, in order."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            yield stage
+
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Residual maps of every stage.
+        """All stages, one after the other.
 
         Args:
-            x: [B, input_channels, H, W].
+            x: [B, input_channels, H, W]; under ``weights``, H and W are multiples of ``unshuffle``.
 
         Returns:
-            For stage k = 1, 2, ... a [B, 1, 2^k H, 2^k W] map: what that stage adds to the map of
-            the stage before it, enlarged (see `accumulate`). Without multi_stage, one map of the whole scale.
+            For stage k = 1, 2, ..., whose input is [B, 1, h, w] with h = 2^(k - 1) H: under ``residual`` a
+            [B, 1, 2 h, 2 w] map to add to the enlarged one (see `accumulate`); under ``weights`` the features that
+            `Stage.enlarge` makes a map with. Without multi_stage, that of one stage of the whole scale.
         """
+        if self.config.head == WEIGHTS:
+            all_features = []
+            for stage in self.stages:
+                x, _ = stage(x)
+                all_features.append(x)
+            return all_features
         height, width = x.shape[-2:]
         multiple = self.config.multiple
-        features = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        x = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         residuals = []
-        factor = 1
-        for stage, enlarged in zip(self.stages, self.config.factors):
-            features, residual = stage(features)
-            factor *= enlarged
-            residuals.append(residual[..., : height * factor, : width * factor])
+        size = 1
+        for stage, factor in zip(self.stages, self.config.factors):
+            x, residual = stage(x)
+            size *= factor
+            residuals.append(residual[..., : height * size, : width * size])
         return residuals
 
 

@@ -8,6 +8,7 @@ than one frame.
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from dsca_ros.depth import units
+from dsca_ros.depth import holes, units
 from dsca_ros.ros import messages, parameters
 from dsca_ros.ros.diagnostics import FrameTimes, Health
 from dsca_ros.ros.qos import INPUT_QOS, OUTPUT_QOS, publisher_events, subscription_events
@@ -191,10 +192,12 @@ class DscaNode(ClosableNode):
         started = time.monotonic()
         depth = messages.decode_depth(image)
         encoding = image.encoding if settings.output_encoding == "passthrough" else settings.output_encoding
-        if messages.DEPTH_ENCODINGS[encoding] == np.float32 and depth.dtype != np.float32:
-            depth = units.to_metres(depth)
+        other_unit = not math.isclose(settings.depth_unit, 1.0 / units.MM_PER_M)
+        if depth.dtype == np.uint16 and (other_unit or messages.DEPTH_ENCODINGS[encoding] == np.float32):
+            depth = units.to_metres(depth, settings.depth_unit)
         decoded = time.monotonic()
         self.upsampler.depth_range = settings.depth_range
+        self.upsampler.fill_holes = holes.hole_size(settings.fill_holes)
         result = self.upsampler(depth)
         inferred = time.monotonic()
 

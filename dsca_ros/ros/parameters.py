@@ -9,6 +9,7 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from dsca_ros.depth.holes import hole_size
 from dsca_ros.engine.factory import ENGINE_NAMES
 from dsca_ros.engine.zoo import PRECISIONS
 from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_RANGE, DEFAULT_SCALE
@@ -21,6 +22,10 @@ FARTHEST = 65.0
 def _text(description: str, read_only: bool = False, choices: tuple[str, ...] = ()) -> ParameterDescriptor:
     constraint = f"one of: {', '.join(choices)}" if choices else ""
     return ParameterDescriptor(description=description, additional_constraints=constraint, read_only=read_only)
+
+
+def _text_or_number(description: str) -> ParameterDescriptor:
+    return ParameterDescriptor(description=description, dynamic_typing=True)
 
 
 def _number(description: str, low: float, high: float) -> ParameterDescriptor:
@@ -42,6 +47,8 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     "threads": (0, _integer("Threads of one inference on a CPU; 0 takes the number of cores", 0, 64)),
     "min_depth": (DEFAULT_RANGE[0], _number("Nearest depth taken as valid, metres", 0.01, FARTHEST)),
     "max_depth": (DEFAULT_RANGE[1], _number("Farthest depth taken as valid, metres", 0.01, FARTHEST)),
+    "depth_unit": (0.001, _number("Metres a step of the camera's 16UC1; results are in mm", 1e-6, 1.0)),
+    "fill_holes": ("none", _text_or_number("Holes to fill: none, all, or those of up to so many pixels across")),
     "output_encoding": ("passthrough", _text("Encoding of the result, or passthrough", choices=ENCODINGS)),
     "publish_points": (True, _text("Publish a point cloud while someone listens to it")),
     "lazy": (True, _text("Subscribe to the camera and compute only while someone listens")),
@@ -59,6 +66,8 @@ class Settings:
     threads: int
     min_depth: float
     max_depth: float
+    depth_unit: float
+    fill_holes: str | int | float
     output_encoding: str
     publish_points: bool
     lazy: bool
@@ -69,6 +78,7 @@ class Settings:
         for name, choices in (("engine", ENGINE_NAMES), ("precision", PRECISIONS), ("output_encoding", ENCODINGS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of: {', '.join(choices)}")
+        hole_size(self.fill_holes)
         if self.min_depth >= self.max_depth:
             raise ValueError(f"min_depth ({self.min_depth}) must be less than max_depth ({self.max_depth})")
 

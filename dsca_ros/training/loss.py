@@ -2,57 +2,90 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsca_ros.network.camera_graph import result_validity
+from dsca_ros.network.camera_graph import StageResult
 
-#: Inverse depth is held above this in the loss, 1/m, so that no division blows up.
-FARTHEST = 1.0 / 25.0
+#: Distances from the nearest surface of this share of depth cost half of what the farthest do.
+ASTRAY = 0.01
+#: Local range of depth, as a share, under which an error is no longer weighed against it: that of noise.
+FLAT = 0.002
+
+
+@dataclass(frozen=True)
+class DepthWeights:
+    """Weights of the terms of `supervise_depth`; all errors are differences of the logarithm of depth.
+
+    Attributes:
+        absolute: of the error: what edges cost.
+        relative: of the error over the range of depth in the 3x3 input pixels around: what surfaces cost.
+        squared: of the squared error, which keeps an uncertain edge from being far off.
+        astray: of being far from every surface around (a flying pixel).
+        validity: of the decision on validity.
+    """
+
+    absolute: float = 4.0
+    relative: float = 1.0
+    squared: float = 6.0
+    astray: float = 0.5
+    validity: float = 0.05
 
 
 def supervise_depth(
-    stages: list[Tensor], targets: list[Tensor], valid: Tensor, surface_weight: float, squared_weight: float
+    stages: list[StageResult], targets: list[Tensor], known: list[Tensor], depth: Tensor, weights: DepthWeights
 ) -> Tensor:
-    """Deeply supervised loss: L1 on the output of every stage, where the result is valid.
+    """Deeply supervised loss on every stage, where its result and the target are there.
 
-    L1 is taken of the logarithm of depth, which weighs near and far alike, and of depth in metres,
-    which is what users measure. The last stage pays two more terms that hold each other in balance:
-    its squared error, which keeps an uncertain edge from being far off, and its distance from the
-    nearest surface around the pixel, which keeps it from hanging between two (a flying pixel).
+    Errors are of the logarithm of depth, so that near and far, and rooms and streets, weigh alike.
 
     Args:
-        stages: inverse depth [B, 1, 2^k h, 2^k w] of stage k, 1/m.
-        targets: exact depth of the same sizes, metres.
-        valid: [B, 1, h, w], 1 or 0, of the input.
-        surface_weight: weight of the distance from the nearest surface, 1/m.
-        squared_weight: weight of the squared error, 1/m^2.
+        stages: of the graph.
+        targets: depth [B, 1, 2^k h, 2^k w] of stage k, metres, 0 unknown.
+        known: [B], 1 where it is known which pixels of the target the camera would measure: those over 0.
+            One a stage.
+        depth: [B, 1, h, w], the input, metres, 0 invalid.
+        weights: of the terms.
     """
-    total = stages[0].new_zeros(())
+    local = log_range(depth)
+    total = depth.new_zeros(())
     # A network of one stage has the last target alone.
-    for index, (inverse, target) in enumerate(zip(stages, targets[-len(stages) :])):
-        factor = target.shape[-1] // valid.shape[-1]
-        mask = result_validity(valid, factor).to(target.dtype)
+    for result, target, sure in zip(stages, targets[-len(stages) :], known[-len(stages) :]):
+        factor = target.shape[-1] // depth.shape[-1]
+        mask = result.there * (target > 0)
         count = mask.sum().clamp(min=1.0)
-        inverse = inverse.clamp(min=FARTHEST)
-        depth = 1.0 / inverse
-        relative = (torch.log(inverse * target)).abs()
-        metric = (depth - target).abs()
-        loss = ((relative + 0.5 * metric) * mask).sum() / count
-        if index == len(stages) - 1:
-            astray = surface_distance(depth, target, factor)
-            extra = surface_weight * astray + squared_weight * metric.square()
-            loss = loss + (extra * mask).sum() / count
-        total = total + loss
+        log_depth = -torch.log(result.inverse.clamp(min=1e-4))
+        log_target = torch.log(target.clamp(min=1e-4))
+        error = (log_depth - log_target).abs()
+        spread = F.interpolate(local, scale_factor=factor, mode="nearest") + FLAT
+        astray = surface_distance(log_depth, log_target, target > 0, factor)
+        term = weights.absolute * error + weights.relative * error / spread + weights.squared * error.square()
+        term = term + weights.astray * astray / (astray + ASTRAY)
+        total = total + (term * mask).sum() / count
+        decided = F.binary_cross_entropy_with_logits(result.validity, (target > 0).float(), reduction="none")
+        mixed = result.there * sure[:, None, None, None]
+        total = total + weights.validity * (decided * mixed).sum() / mixed.sum().clamp(min=1.0)
     return total / len(stages)
 
 
-def surface_distance(depth: Tensor, target: Tensor, radius: int) -> Tensor:
-    """Distance in depth from the nearest of the exact depths ``radius`` pixels around, metres."""
+def log_range(depth: Tensor) -> Tensor:
+    """[B, 1, h, w]: range of the logarithm of valid depth in the 3x3 pixels around."""
+    keep = depth > 0
+    value = torch.log(depth.clamp(min=1e-4))
+    high = F.max_pool2d(torch.where(keep, value, -50.0), 3, stride=1, padding=1)
+    low = -F.max_pool2d(torch.where(keep, -value, -50.0), 3, stride=1, padding=1)
+    return (high - low).clamp(min=0.0)
+
+
+def surface_distance(depth: Tensor, target: Tensor, known: Tensor, radius: int) -> Tensor:
+    """Distance from the nearest of the known targets ``radius`` pixels around, in their unit."""
     height, width = depth.shape[-2:]
-    padded = F.pad(target, (radius, radius, radius, radius), mode="replicate")
-    best = (depth - target).abs()
+    far = torch.where(known, target, 1e3)
+    padded = F.pad(far, (radius, radius, radius, radius), mode="replicate")
+    best = (depth - far).abs()
     for dy in (0, radius, 2 * radius):
         for dx in (0, radius, 2 * radius):
             best = torch.minimum(best, (depth - padded[..., dy : dy + height, dx : dx + width]).abs())

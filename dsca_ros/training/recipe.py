@@ -9,9 +9,12 @@ from typing import Any
 
 import yaml
 
+from dsca_ros.depth.scenes import KINDS
 from dsca_ros.network.camera_graph import INPUT_CHANNELS
-from dsca_ros.network.dsca import DSCAConfig
+from dsca_ros.network.dsca import RESIDUAL, WEIGHTS, DSCAConfig
 from dsca_ros.network.level_graph import LEVEL_CHANNELS
+from dsca_ros.training.loss import DepthWeights
+from dsca_ros.training.views import SCENES
 
 
 class RecipeError(ValueError):
@@ -31,18 +34,21 @@ def at_least(least: float, **values: float) -> None:
 
 @dataclass(frozen=True)
 class ViewData:
-    """``kind: views``: synthetic rooms seen by models of cameras; see `views` and `loss.supervise_depth`."""
+    """``kind: views``: synthetic rooms seen by models of cameras; see `views` and `loss.DepthWeights`."""
 
     views: int = 1500
-    crop: int = 80
-    surface_weight: float = 0.5
-    surface_weight_end: float = 1.25
-    squared_weight: float = 0.2
+    crop: int = 64
+    scenes: dict[str, float] = field(default_factory=lambda: dict(SCENES))
+    loss: DepthWeights = field(default_factory=DepthWeights)
 
     def __post_init__(self) -> None:
         at_least(1, views=self.views, crop=self.crop)
-        at_least(0, surface_weight=self.surface_weight, surface_weight_end=self.surface_weight_end)
-        at_least(0, squared_weight=self.squared_weight)
+        at_least(0, **{f"loss: {name}": value for name, value in asdict(self.loss).items()})
+        unknown = set(self.scenes) - set(KINDS)
+        if unknown or not all(isinstance(share, int | float) for share in self.scenes.values()):
+            raise ValueError(f"scenes must map {', '.join(KINDS)} to numbers, not {self.scenes!r}")
+        at_least(0, **{f"scenes: the share of {name}": share for name, share in self.scenes.items()})
+        at_least(1e-6, **{"the sum of scenes": sum(self.scenes.values())})
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,8 @@ class Recipe:
         at_least(1, steps=self.steps, batch=self.batch, validate_every=self.validate_every)
         at_least(0, learning_rate=self.learning_rate, warm_up=self.warm_up, ema=self.ema, seed=self.seed)
         at_least(1e-9, clip=self.clip)
+        if isinstance(self.data, ViewData) and self.data.crop % self.network.multiple:
+            raise ValueError(f"crop must be a multiple of unshuffle {self.network.multiple}, not {self.data.crop}")
 
     @property
     def name(self) -> str:
@@ -132,6 +140,9 @@ class Recipe:
         network: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["network"].items()}
         network["scale"] = data["scale"]
         network["input_channels"] = INPUT_CHANNELS if kind is ViewData else LEVEL_CHANNELS
+        network["head"] = WEIGHTS if kind is ViewData else RESIDUAL
+        if "loss" in values:
+            values["loss"] = DepthWeights(**_checked(values["loss"], DepthWeights, f"{source}: data: loss"))
         try:
             return cls(**{**data, "data": kind(**values), "network": DSCAConfig(**network)})
         except (TypeError, ValueError) as error:

@@ -16,18 +16,20 @@ from torch import Tensor, nn
 
 from dsca_ros.depth.imresize import imresize, to_uint8
 from dsca_ros.depth.levels import LevelScore, score_levels, shrink_map
+from dsca_ros.depth.metrics import flying
+from dsca_ros.depth.resample import bilinear, nearest
 from dsca_ros.depth.synthetic import HELD_OUT_SEED
 from dsca_ros.network.camera_graph import CameraGraph
-from dsca_ros.network.dsca import DSCA, enlarge
+from dsca_ros.network.dsca import DSCA
 from dsca_ros.network.level_graph import LevelGraph
-from dsca_ros.training.batch import Batch
+from dsca_ros.training.batch import Batch, TensorBatch
 from dsca_ros.training.loss import supervise_depth, supervise_levels
 from dsca_ros.training.maps import PROCEDURAL, PatchSettings, PatchSource, validation_maps
 from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData
 from dsca_ros.training.views import ViewPool, ViewSettings, make_batch
 
 #: Depth range the networks for cameras train with, metres: wide, as a node's own range may be.
-DEPTH_RANGE = (0.1, 20.0)
+DEPTH_RANGE = (0.05, 100.0)
 VALIDATION_BATCHES = 8
 
 
@@ -48,7 +50,7 @@ class Task(Protocol):
         """The data of one step; the same for the same step."""
         ...
 
-    def loss(self, graph: nn.Module, low: Tensor, targets: list[Tensor], done: float) -> Tensor:
+    def loss(self, graph: nn.Module, batch: TensorBatch, done: float) -> Tensor:
         """The loss of one batch."""
         ...
 
@@ -62,18 +64,25 @@ class Task(Protocol):
 
 
 class CameraTask:
-    """Synthetic rooms through models of cameras."""
+    """Synthetic scenes through models of cameras.
 
-    columns: tuple[str, ...] = ("val_mae_mm", "val_rmse_mm", "val_bilinear_mae_mm", "val_bilinear_rmse_mm")
-    curves: tuple[tuple[str, str], ...] = (
-        ("val_mae_mm", "val_bilinear_mae_mm"),
-        ("val_rmse_mm", "val_bilinear_rmse_mm"),
+    Errors are shares of depth, so that rooms and streets count alike; those of a scale are means over all pixels
+    any of the methods may be right about, and of the scales the mean is taken.
+    """
+
+    columns: tuple[str, ...] = (
+        *("val_error_pct", "val_bilinear_error_pct", "val_nearest_error_pct"),
+        *("val_flying_pct", "val_bilinear_flying_pct", "val_nearest_flying_pct"),
     )
-    unit = "error, mm"
+    curves: tuple[tuple[str, str], ...] = (
+        ("val_error_pct", "val_nearest_error_pct"),
+        ("val_flying_pct", "val_nearest_flying_pct"),
+    )
+    unit = "%"
 
     def __init__(self, recipe: Recipe, settings: ViewData, cache: Path, progress: Callable[[int, int], None]) -> None:
         self.recipe, self.settings = recipe, settings
-        views = ViewSettings(settings.views, scale=recipe.scale)
+        views = ViewSettings(settings.views, scale=recipe.scale, scenes=settings.scenes)
         if settings.crop > min(views.height, views.width):
             raise RecipeError(f"crop is {settings.crop}, and views are {views.width}x{views.height}")
         self.pool = ViewPool(views, cache, lambda count: progress(count, settings.views))
@@ -90,39 +99,44 @@ class CameraTask:
         """See `Task.batch`."""
         return make_batch(self.pool, self.recipe.batch, self.settings.crop, self.recipe.seed, step)
 
-    def loss(self, graph: nn.Module, low: Tensor, targets: list[Tensor], done: float) -> Tensor:
+    def loss(self, graph: nn.Module, batch: TensorBatch, done: float) -> Tensor:
         """See `Task.loss`."""
         assert isinstance(graph, CameraGraph)
-        filled, valid, features = graph.prepare(low, torch.tensor(DEPTH_RANGE, device=low.device))
-        stages = graph.stages(filled, features)
-        # Constant for the first half, then rising: first find the edges, then make them sharp.
-        s, rise = self.settings, max(0.0, 2.0 * done - 1.0)
-        surface_weight = s.surface_weight + rise * (s.surface_weight_end - s.surface_weight)
-        return supervise_depth(stages, targets, valid, surface_weight, s.squared_weight)
+        inverse, valid, features = graph.prepare(batch.low, torch.tensor(DEPTH_RANGE, device=batch.low.device))
+        stages = graph.stages(inverse, valid, features)
+        return supervise_depth(stages, batch.targets, batch.measured, batch.low * valid, self.settings.loss)
 
     @torch.no_grad()
     def validate(self, graph: nn.Module, device: torch.device) -> dict[str, float]:
-        """Errors of the whole graph on held-out scenes, beside those of bilinear."""
+        """Errors of every stage on held-out scenes, beside those of careful bilinear and nearest."""
         assert isinstance(graph, CameraGraph)
         depth_range = torch.tensor(DEPTH_RANGE, device=device)
-        errors: dict[str, list[Tensor]] = {"": [], "bilinear_": []}
+        names = ("", "bilinear_", "nearest_")
+        scales = [2 ** (k + 1) for k in range(len(self.validation[0].targets))]
+        errors: dict[tuple[str, int], list[np.ndarray]] = {(name, scale): [] for name in names for scale in scales}
+        flies: dict[tuple[str, int], list[np.ndarray]] = {key: [] for key in errors}
         for batch in self.validation:
-            depth, target = torch.from_numpy(batch.low).to(device), torch.from_numpy(batch.targets[-1]).to(device)
-            filled, _, _ = graph.prepare(depth, depth_range)
-            result = graph(depth, depth_range)
-            mask = result > 0
-            for name, value in (("", result), ("bilinear_", 1.0 / enlarge(filled, self.recipe.scale))):
-                errors[name].append(1e3 * (value - target)[mask])
+            prepared = graph.prepare(torch.from_numpy(batch.low).to(device), depth_range)
+            stages = graph.stages(*prepared)
+            for result, targets, scale in zip(stages, batch.targets[-len(stages) :], scales[-len(stages) :]):
+                mine = torch.where(result.there > 0, 1.0 / result.inverse.clamp(min=1e-4), 0.0).cpu().numpy()
+                for source, depth, target in zip(batch.low[:, 0], mine[:, 0], targets[:, 0]):
+                    results = dict(zip(names, (depth, bilinear(source, scale), nearest(source, scale))))
+                    mask = np.logical_and.reduce([target > 0, *(r > 0 for r in results.values())])
+                    for name, r in results.items():
+                        errors[name, scale].append(np.abs(r - target)[mask] / target[mask])
+                        flies[name, scale].append(flying(r, target, scale)[mask])
         figures = {}
-        for name, parts in errors.items():
-            error = torch.cat(parts)
-            figures[f"val_{name}mae_mm"] = error.abs().mean().item()
-            figures[f"val_{name}rmse_mm"] = error.square().mean().sqrt().item()
+        for name in names:
+            used = [scale for scale in scales if errors[name, scale]]
+            for kind, parts in (("error", errors), ("flying", flies)):
+                means = [float(np.concatenate(parts[name, scale]).mean()) for scale in used]
+                figures[f"val_{name}{kind}_pct"] = 100.0 * float(np.mean(means))
         return figures
 
     def badness(self, figures: dict[str, float]) -> float:
         """See `Task.badness`."""
-        return figures["val_mae_mm"]
+        return figures["val_error_pct"]
 
 
 class MapTask:
@@ -155,12 +169,12 @@ class MapTask:
         """See `Task.batch`."""
         return self.source.batch(self.recipe.batch, self.recipe.seed, step)
 
-    def loss(self, graph: nn.Module, low: Tensor, targets: list[Tensor], done: float) -> Tensor:
+    def loss(self, graph: nn.Module, batch: TensorBatch, done: float) -> Tensor:
         """See `Task.loss`."""
         assert isinstance(graph, LevelGraph)
         s = self.settings
         rise = max(0.0, done - s.squared_from) / max(1.0 - s.squared_from, 1e-6)
-        return supervise_levels(graph.stages(low), targets, s.stage_weight, rise * s.squared_weight)
+        return supervise_levels(graph.stages(batch.low), batch.targets, s.stage_weight, rise * s.squared_weight)
 
     @torch.no_grad()
     def validate(self, graph: nn.Module, device: torch.device) -> dict[str, float]:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dsca_ros.network.blocks import BilayerResidualBlock, PlainResidualBlock
 from dsca_ros.network.dsca import DSCA
 from dsca_ros.training.optimiser import Optimiser
 from dsca_ros.training.recipe import Recipe, RecipeError
@@ -104,6 +105,8 @@ def train(
         _append(log, (*LOG_COLUMNS, *task.columns), mode="w")
     if compiled or (compiled is None and device.type == "cuda"):
         network.compile()
+        for stage in network.each_stage():
+            stage.enlarge = torch.compile(stage.enlarge)
 
     def save(step: int) -> None:
         state = {
@@ -123,12 +126,10 @@ def train(
     with _StopRequest() as stop, ThreadPoolExecutor(1) as ahead:  # the next batch is made while this one trains
         pending = ahead.submit(task.batch, first)
         for step in range(first, last):
-            batch = pending.result()
+            batch = pending.result().tensors(device)
             pending = ahead.submit(task.batch, step + 1)
-            low = torch.from_numpy(batch.low).to(device, non_blocking=True)
-            targets = [torch.from_numpy(t).to(device, non_blocking=True) for t in batch.targets]
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                loss = task.loss(graph, low, targets, step / recipe.steps)
+                loss = task.loss(graph, batch, step / recipe.steps)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
             optimiser.step(learning_rate(recipe, step))
@@ -182,7 +183,11 @@ class _StopRequest:
 
 
 def start_from(network: DSCA, source: Path) -> None:
-    """Takes over what fits of trained weights: those of another scale share their first stages."""
+    """Takes over what fits of trained weights.
+
+    Those of another scale share their first stages. Where they have fewer blocks in a stage, the blocks they lack
+    start as identity: the larger network begins where the smaller one ended.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -195,6 +200,12 @@ def start_from(network: DSCA, source: Path) -> None:
     if not fitting:
         raise RecipeError(f"start: nothing in {source} fits this network")
     network.load_state_dict(fitting, strict=False)
+    for index, stage in enumerate(network.each_stage()):
+        taken = {key.split(".")[3] for key in fitting if key.startswith(f"stages.{index}.blocks.")}
+        for name, block in stage.blocks.named_children():
+            if taken and name not in taken:
+                assert isinstance(block, BilayerResidualBlock | PlainResidualBlock)
+                block.make_identity()
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,8 +1,15 @@
 """Training data for cameras: views of procedural scenes, measured anew by random sensors at every step.
 
 The exact depth of a few thousand views is rendered once and kept on disk. What varies at every use
-is cheap: the sensor, its noise, the crop, mirroring and the size of the world. Every batch is a
-function of (seed, step) alone, so a resumed run sees what an undisturbed one would have seen.
+is cheap: the sensor, its noise, how its frame was shrunk, the crop, mirroring and the size of the world.
+Every batch is a function of (seed, step) alone, so a resumed run sees what an undisturbed one would have seen.
+
+A crop is one of three lessons:
+
+- *native*: a camera measures at the low resolution, the exact depth is asked for: remove noise, find edges.
+- *decimated, exact*: a larger frame is measured and shrunk, and again the exact depth is asked for.
+- *decimated, measured*: the same, but the frame itself is asked for: what a camera saw is not to be smoothed
+  away, and its holes are to stay holes.
 """
 
 from __future__ import annotations
@@ -12,15 +19,24 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from dsca_ros.depth.camera import Intrinsics
+from dsca_ros.depth.fidelity import block_mean, decimate
 from dsca_ros.depth.scenes import Scene
-from dsca_ros.depth.sensors import IdealSensor, Sensor, StereoSensor, TimeOfFlightSensor
+from dsca_ros.depth.sensors import IdealSensor, PhoneLidarSensor, Sensor, StereoSensor, TimeOfFlightSensor
 from dsca_ros.training.batch import Batch
+
+#: What a rendered view depends on, in dsca_ros/depth.
+RENDERER = (
+    *("camera.py", "scenes.py", "solids.py", "furniture.py"),
+    *("small_things.py", "outdoor_things.py", "curved_things.py"),
+)
+#: Shares of the kinds of scenes.
+SCENES = {"room": 0.3, "clutter": 0.25, "curved": 0.15, "foliage": 0.1, "outdoors": 0.2}
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,7 @@ class ViewSettings:
     max_fov: float = 75.0
     scale: int = 2
     first_seed: int = 0
+    scenes: dict[str, float] = field(default_factory=lambda: dict(SCENES))
 
 
 class ViewPool:
@@ -50,7 +67,7 @@ class ViewPool:
         self.factors = [2**k for k in range(settings.scale.bit_length())]
         # The renderer is part of what the cache depends on.
         depth = Path(__file__).parent.parent / "depth"
-        source = (depth / "scenes.py").read_bytes() + (depth / "camera.py").read_bytes()
+        source = b"".join((depth / name).read_bytes() for name in RENDERER)
         key = hashlib.sha256(json.dumps(asdict(settings)).encode() + source).hexdigest()[:16]
         folder = cache / f"views-{key}"
         if not folder.exists():
@@ -89,7 +106,10 @@ class ViewPool:
         s = self.settings
         rng = np.random.default_rng([s.first_seed, index, 0x71E])
         camera = Intrinsics.from_fov(s.width, s.height, float(rng.uniform(s.min_fov, s.max_fov)))
-        return Scene.random(s.first_seed + index // 3), camera, float(rng.random())
+        seed = s.first_seed + index // 3
+        shares = np.array(list(s.scenes.values()))
+        kind = list(s.scenes)[int(np.random.default_rng([seed, 0x1D]).choice(len(shares), p=shares / shares.sum()))]
+        return Scene.of_kind(kind, seed), camera, float(rng.random())
 
     def camera(self, index: int) -> Intrinsics:
         """Low-resolution camera of a view."""
@@ -103,29 +123,88 @@ def _made(folder: Path) -> Path:
 
 
 def random_sensor(rng: np.random.Generator) -> Sensor:
-    """A depth camera from the range that is sold: mostly stereo, some time of flight, few perfect."""
+    """A depth camera from the range that is sold, or a perfect one."""
     draw = rng.random()
-    if draw < 0.62:
+    if draw < 0.45:
         return StereoSensor.random(rng)
-    return TimeOfFlightSensor.random(rng) if draw < 0.95 else IdealSensor()
+    if draw < 0.70:
+        return TimeOfFlightSensor.random(rng)
+    return PhoneLidarSensor.random(rng) if draw < 0.78 else IdealSensor()
+
+
+def shrink(depth: np.ndarray, factor: int, rng: np.random.Generator) -> np.ndarray:
+    """A frame as drivers and users shrink it: by medians mostly, by means, or by leaving pixels out.
+
+    Args:
+        depth: [factor * h, factor * w], metres, 0 invalid.
+
+    Returns:
+        [h, w].
+    """
+    draw = rng.random()
+    if draw < 0.6:
+        return decimate(depth, factor)
+    if draw < 0.85:
+        return block_mean(depth, factor)
+    # One of the pixels around the middle of each block: an even factor has no middle pixel.
+    row, column = rng.integers(factor // 2 - 1, factor // 2 + 1, 2)
+    return depth[row::factor, column::factor]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A crop and what is asked for: [h, w], and [2^k h, 2^k w] and whether it was measured for every stage."""
+
+    low: np.ndarray
+    targets: list[np.ndarray]
+    measured: list[bool]
+
+
+def make_lesson(pool: ViewPool, index: int, crop: int, rng: np.random.Generator) -> Lesson:
+    """A crop of ``crop`` x ``crop`` low-resolution pixels of a view; see the module for the kinds."""
+    camera = pool.camera(index)
+    world = np.float32(np.exp(rng.uniform(-0.5, 0.4)))  # the same room as a doll's house or a hall
+    top = int(rng.integers(0, camera.height - crop + 1))
+    left = int(rng.integers(0, camera.width - crop + 1))
+    # What a sensor makes of a pixel depends on its surroundings, and of those mostly on what is left of it.
+    before, after = min(left, 8), min(camera.width - crop - left, 2)
+
+    def measure(factor: int) -> np.ndarray:
+        rows = slice(top * factor, (top + crop) * factor)
+        columns = slice((left - before) * factor, (left + crop + after) * factor)
+        exact = pool.depth[pool.factors.index(factor)][index, rows, columns] * world
+        return sensor.measure(exact, camera.scaled(factor), rng)[:, before * factor : (before + crop) * factor]
+
+    targets = [
+        store[index, top * f : (top + crop) * f, left * f : (left + crop) * f] * world
+        for store, f in zip(pool.depth[1:], pool.factors[1:])
+    ]
+    measured = [False] * len(targets)
+    sensor = random_sensor(rng)
+    if rng.random() < 0.4:
+        low = measure(1)
+    else:
+        factor = int(rng.choice([f for f in pool.factors[1:] if f <= 4]))
+        frame = measure(factor)
+        low = shrink(frame, factor, rng)
+        if isinstance(sensor, IdealSensor) or rng.random() < 0.6:
+            for k, f in enumerate(pool.factors[1:]):
+                if f <= factor:
+                    targets[k] = frame if f == factor else decimate(frame, factor // f)
+                    measured[k] = True
+    # Mirroring swaps the side the second imager is on: both sides are sold.
+    if rng.random() < 0.5:
+        low, targets = low[:, ::-1], [target[:, ::-1] for target in targets]
+    return Lesson(low, targets, measured)
 
 
 def make_batch(pool: ViewPool, size: int, crop: int, seed: int, step: int) -> Batch:
     """The batch of one step: ``size`` crops of ``crop`` x ``crop`` low-resolution pixels."""
     rng = np.random.default_rng([seed, step, 0xBA7C])
-    measured: list[np.ndarray] = []
-    targets: list[list[np.ndarray]] = [[] for _ in pool.factors[1:]]
-    for index in rng.integers(0, pool.settings.count, size):
-        camera = pool.camera(index)
-        world = np.float32(np.exp(rng.uniform(-0.5, 0.4)))  # the same room as a doll's house or a hall
-        low = random_sensor(rng).measure(pool.depth[0][index] * world, camera, rng)
-        top = int(rng.integers(0, camera.height - crop + 1))
-        left = int(rng.integers(0, camera.width - crop + 1))
-        # Mirroring swaps the side the second imager is on: both sides are sold.
-        flip = slice(None, None, -1 if rng.random() < 0.5 else 1)
-        measured.append(low[top : top + crop, left : left + crop][:, flip])
-        for store, target, factor in zip(pool.depth[1:], targets, pool.factors[1:]):
-            rows = slice(top * factor, (top + crop) * factor)
-            columns = slice(left * factor, (left + crop) * factor)
-            target.append(store[index, rows, columns][:, flip] * world)
-    return Batch(np.stack(measured)[:, None], [np.stack(t)[:, None] for t in targets])
+    lessons = [make_lesson(pool, int(index), crop, rng) for index in rng.integers(0, pool.settings.count, size)]
+    stages = range(len(pool.factors) - 1)
+    return Batch(
+        np.stack([lesson.low for lesson in lessons])[:, None],
+        [np.stack([lesson.targets[k] for lesson in lessons])[:, None] for k in stages],
+        [np.array([lesson.measured[k] for lesson in lessons], np.float32) for k in stages],
+    )

@@ -7,7 +7,7 @@ pytest.importorskip("torch")
 from dsca_ros.engine.cost import network_cost
 from dsca_ros.engine.export import ExportError, save_weights
 from dsca_ros.engine.zoo import LEVELS, ModelFile
-from dsca_ros.training.recipe import MapData
+from dsca_ros.training.recipe import MapData, ViewData
 
 
 @pytest.fixture
@@ -34,6 +34,19 @@ def test_a_network_counted_by_hand(saved):
     assert parameters == weights + biases
     # Every weight is a multiplication and an addition at every pixel.
     assert network_cost(model, (10, 20)) == (weights + biases, pytest.approx(2 * weights * 10 * 20 / 1e9))
+
+
+def test_what_a_network_for_cameras_costs_is_its_head_too(tiny_network, save_checkpoint, tmp_path):
+    """Its models of both scales: a few weights and a decision for each of the pixels it puts out."""
+    sizes = {"channels": (5,), "blocks": (0,), "attention_scales": 0, "unshuffle": 1}
+    for taps in (4, 9):
+        network = tiny_network(4, taps=(taps,), **sizes)
+        save_weights(save_checkpoint(tmp_path / "checkpoint.pt", "m", network, ViewData()), tmp_path)
+        head = 4 * (taps + 1) * (5 + 1)
+        first, second = 5 * (9 * 4 + 1) + head, 20 * (5 + 1) + head
+        for scale, expected in ((2, first), (4, first + second)):
+            model = ModelFile("m", scale, "fp32", tmp_path / f"m-x{scale}-fp32.onnx", "")
+            assert network_cost(model, (10, 20))[0] == expected
 
 
 def test_cost_grows_with_the_size_and_parameters_do_not(saved):

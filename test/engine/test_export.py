@@ -13,12 +13,13 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
 from dsca_ros.depth import resample  # noqa: E402
-from dsca_ros.engine.export import ExportError, export_model, export_onnx, load_weights  # noqa: E402
+from dsca_ros.engine.export import ExportError, export_model, export_onnx, load_weights, save_weights  # noqa: E402
 from dsca_ros.engine.onnxruntime import OnnxRuntimeEngine  # noqa: E402
 from dsca_ros.engine.zoo import LEVELS, list_models  # noqa: E402
 from dsca_ros.network.camera_graph import CameraGraph  # noqa: E402
+from dsca_ros.network.dsca import DSCA  # noqa: E402
 from dsca_ros.network.level_graph import LevelGraph  # noqa: E402
-from dsca_ros.training.recipe import MapData  # noqa: E402
+from dsca_ros.training.recipe import MapData, ViewData  # noqa: E402
 
 RANGE = (0.1, 10.0)
 SIZES = [(24, 32), (17, 23), (9, 8), (33, 50), (1, 1), (1, 7)]
@@ -48,7 +49,48 @@ def test_onnxruntime_equals_torch(graphs, depth_image, scale, size):
     expected, result = in_torch(graph, depth), engine.infer(depth, RANGE)
     assert result.shape == (size[0] * scale, size[1] * scale)
     np.testing.assert_array_equal(result > 0, expected > 0)
-    np.testing.assert_allclose(result, expected, atol=1e-4)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def doubtful(tmp_path_factory, tiny_network):
+    """For each scale: torch and ONNX Runtime, of networks that decide on validity, too."""
+    found = {}
+    for scale in (2, 4):
+        network = tiny_network(scale, doubt=2.0, taps=(9, 4))
+        path = tmp_path_factory.mktemp("doubtful") / "a.onnx"
+        export_onnx(network, path)
+        found[scale] = CameraGraph(network).eval(), ort.InferenceSession(
+            str(path), providers=["CPUExecutionProvider"]
+        )
+    return found
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("picture", ["camera", "no holes", "half holes", "0.05 to 60 m", "nothing"])
+def test_onnxruntime_equals_torch_whatever_the_network_decides(doubtful, depth_image, rng, scale, picture):
+    """Sizes that are odd, of one row, of one pixel; all through the same session."""
+    graph, session = doubtful[scale]
+    wide = np.array([0.04, 100.0], np.float32)
+    for size in SIZES:
+        depth = depth_image(*size, noise=0.1)
+        if picture == "no holes":
+            depth = np.where(depth > 0, depth, np.float32(2.5))
+        elif picture == "0.05 to 60 m":
+            depth = np.where(depth > 0, np.exp(rng.uniform(-3, 4, size)), 0.0).astype(np.float32)
+        elif picture == "half holes":
+            depth = np.where(rng.random(size) < 0.5, depth, np.float32(np.nan))
+        elif picture == "nothing":
+            depth = np.zeros(size, np.float32)
+        (result,) = session.run(None, {"depth": depth[None, None], "depth_range": wide})
+        with torch.no_grad():
+            expected = graph(torch.from_numpy(depth)[None, None], torch.from_numpy(wide)).numpy()
+        assert result.shape == expected.shape == (1, 1, size[0] * scale, size[1] * scale)
+        np.testing.assert_array_equal(result > 0, expected > 0)
+        # Beside a pixel a thousand times as near, the last digit of a weight is that much of the result.
+        np.testing.assert_allclose(result, expected, rtol=1e-4 if picture == "0.05 to 60 m" else 1e-5)
+        if size == (33, 50) and picture != "nothing":
+            assert 0.02 < (result > 0).mean() < 0.95
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -65,15 +107,16 @@ def test_half_precision_is_close(graphs, depth_image, scale, size):
 
 
 def test_the_comparison_is_of_networks_that_do_something(graphs, depth_image):
-    """Most pixels are neither plain bilinear nor held at a bound by the guard."""
+    """Most pixels are neither plain bilinear nor those of the input, where the guard may put them."""
     depth = depth_image(33, 50, noise=0.2)
-    result = graphs[2, "fp32"][1].infer(depth, RANGE)
-    inverse = np.divide(1.0, depth, out=np.zeros_like(depth), where=depth > 0)
-    plain = resample.bilinear(inverse, 2)
-    both = (result > 0) & (plain > 0)
-    assert (np.abs(result[both] - 1.0 / plain[both]) > 0.01).mean() > 0.8
-    at_bound = np.isin(result[both].round(4), depth[depth > 0].round(4))
-    assert at_bound.mean() < 0.3
+    for scale in (2, 4):
+        result = graphs[scale, "fp32"][1].infer(depth, RANGE)
+        inverse = np.divide(1.0, depth, out=np.zeros_like(depth), where=depth > 0)
+        plain = resample.bilinear(inverse, scale)
+        both = (result > 0) & (plain > 0)
+        assert (np.abs(result[both] - 1.0 / plain[both]) > 0.01).mean() > 0.7
+        as_input = np.isin(result[both].round(4), depth[depth > 0].round(4))
+        assert as_input.mean() < 0.4
 
 
 @pytest.mark.parametrize("invalid", [np.nan, np.inf, -np.inf, -1.0, 65.535])
@@ -121,9 +164,9 @@ def test_the_manifest_lists_every_file_with_its_hash(tiny_models):
 
 
 def test_weights_carry_the_recipe_and_lose_only_half_precision(tiny_models, tiny_network):
-    network, recipe = load_weights(tiny_models / "tiny-x2.safetensors")
-    assert (recipe.model, recipe.scale) == ("tiny", 2)
-    original = tiny_network(2).state_dict()
+    network, recipe = load_weights(tiny_models / "tiny-x4.safetensors")
+    assert (recipe.model, recipe.scale) == ("tiny", 4)
+    original = tiny_network(4).state_dict()
     for name, value in network.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, original[name], rtol=1e-3, atol=1e-6)
@@ -142,14 +185,68 @@ def test_shipped_weights_export_to_the_same_graphs(tiny_models, tmp_path):
     np.testing.assert_array_equal(old.infer(depth, RANGE), new.infer(depth, RANGE))
 
 
-def test_exporting_again_keeps_the_other_entries(tiny_checkpoints, tmp_path):
+# --- smaller scales -----------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_the_first_stage_of_x4_is_the_model_at_x2(tiny_models, tiny_network, depth_image):
+    network, recipe = load_weights(tiny_models / "tiny-x2.safetensors")
+    assert (recipe.name, recipe.scale, recipe.network.scale) == ("tiny-x2", 2, 2)
+    whole, _ = load_weights(tiny_models / "tiny-x4.safetensors")
+    depth = torch.from_numpy(depth_image(16, 22))[None, None]
+    alone, larger = CameraGraph(network), CameraGraph(whole)
+    prepared = larger.prepare(depth, torch.tensor(RANGE))
+    first, second = larger.stages(*prepared)
+    (only,) = alone.stages(*prepared)
+    for name in ("inverse", "there", "validity"):
+        assert torch.equal(getattr(only, name), getattr(first, name)), name
+    assert second.inverse.shape[-1] == 88
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings", "scales"),
+    [(8, {}, [2, 4, 8]), (2, {}, [2]), (4, {"multi_stage": False}, [4]), (4, {"taps": (9, 4), "unshuffle": 1}, [2, 4])],
+    ids=str,
+)
+def test_a_checkpoint_for_cameras_is_written_at_every_scale_it_serves(
+    tiny_network, save_checkpoint, tmp_path, scale, settings, scales
+):
+    network = tiny_network(scale, **settings)
+    written = save_weights(save_checkpoint(tmp_path / "c.pt", "m", network, ViewData()), tmp_path)
+    assert [path.name for path in written] == [f"m-x{s}.safetensors" for s in scales]
+    for path, s in zip(written, scales):
+        found, recipe = load_weights(path)
+        assert recipe.scale == recipe.network.scale == s
+        assert len(found.stages) == len(scales[: scales.index(s) + 1])
+        for key, value in found.state_dict().items():
+            torch.testing.assert_close(value, network.state_dict()[key], rtol=1e-3, atol=1e-6)
+
+
+def test_a_checkpoint_for_maps_is_of_its_own_scale_alone(tiny_level_network, save_checkpoint, tmp_path):
+    """At every scale the benchmark's degradation is another."""
+    checkpoint = save_checkpoint(tmp_path / "c.pt", "m", tiny_level_network(4), MapData())
+    assert [path.name for path in save_weights(checkpoint, tmp_path)] == ["m-x4.safetensors"]
+
+
+def test_a_network_can_be_trained_on_from_the_model_at_x2(tiny_models):
+    """Its weights are those of any network's first stage."""
+    network, _ = load_weights(tiny_models / "tiny-x2.safetensors")
+    whole = DSCA(load_weights(tiny_models / "tiny-x4.safetensors")[1].network)
+    missing = whole.load_state_dict(network.state_dict(), strict=False)
+    assert not missing.unexpected_keys and all(key.startswith("stages.1.") for key in missing.missing_keys)
+
+
+def test_all_scales_are_exported_at_once_and_other_entries_kept(tiny_checkpoint, tmp_path):
     entries = {2: {"fp32": {"file": "other.onnx", "sha256": "0" * 64}}}
     other = {"other": {"domain": "levels", "scales": entries}}
     (tmp_path / "manifest.yaml").write_text(yaml.safe_dump({"models": other}))
-    export_model(tiny_checkpoints[0], tmp_path)
+    written = export_model(tiny_checkpoint, tmp_path)
+    names = {f"tiny-x{s}{end}" for s in (2, 4) for end in (".safetensors", "-fp32.onnx", "-fp16.onnx")}
+    assert {path.name for path in written} == names and len(written) == 6
+    assert {path.name for path in tmp_path.iterdir()} == names | {"manifest.yaml"}
     manifest = yaml.safe_load((tmp_path / "manifest.yaml").read_text())["models"]
     assert manifest["other"] == other["other"]
-    assert set(manifest["tiny"]["scales"]) == {2} and manifest["tiny"]["domain"] == "depth"
+    assert set(manifest["tiny"]["scales"]) == {2, 4} and manifest["tiny"]["domain"] == "depth"
 
 
 @pytest.mark.parametrize(

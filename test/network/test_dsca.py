@@ -2,8 +2,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dsca_ros.network.camera_graph import CameraGraph  # noqa: E402
-from dsca_ros.network.dsca import DSCA, DSCAConfig, accumulate, enlarge  # noqa: E402
+from dsca_ros.network.blend import FAINT  # noqa: E402
+from dsca_ros.network.dsca import DSCA, WEIGHTS, DSCAConfig, accumulate, enlarge  # noqa: E402
 
 SIZES = [(16, 24), (17, 23), (9, 8), (1, 1)]
 
@@ -47,33 +47,33 @@ def test_the_gain_scales_what_comes_out():
     torch.testing.assert_close(maps[1], 0.25 * maps[0])
 
 
-def test_padding_does_not_reach_the_first_pixels(tiny_network):
+def test_padding_does_not_reach_the_first_pixels(tiny_level_network):
     """An odd size is padded at the right and below: far from there nothing changes."""
-    network = tiny_network(2, attention_scales=1)
+    network = tiny_level_network(2, attention_scales=1)
     for stage in network.stages:  # attention sees the whole image, so it is left out here
         torch.nn.init.zeros_(stage.attention.gate[2].weight)
-    x = torch.randn(1, 4, 41, 43)
+    x = torch.randn(1, 3, 41, 43)
     whole, padded = network(x[..., :40, :40])[0], network(x)[0]
     torch.testing.assert_close(padded[..., :40, :40], whole[..., :40, :40], rtol=1e-4, atol=1e-5)
 
 
-def test_odd_sizes_are_padded_by_their_last_pixels(tiny_network):
-    network = tiny_network(4)
+def test_odd_sizes_are_padded_by_their_last_pixels(tiny_level_network):
+    network = tiny_level_network(4)
     assert network.config.multiple == 2
-    x = torch.randn(1, 4, 17, 23)
+    x = torch.randn(1, 3, 17, 23)
     even = torch.nn.functional.pad(x, (0, 1, 0, 1), mode="replicate")
     for odd, whole in zip(network(x), network(even), strict=True):
         torch.testing.assert_close(odd, whole[..., : odd.shape[-2], : odd.shape[-1]])
 
 
-def test_convolutions_see_the_border_where_it_is(tiny_network):
+def test_convolutions_see_the_border_where_it_is(tiny_level_network):
     """Only the pyramid of the attention is padded to its multiples: without attention nothing is."""
-    network = tiny_network(2, unshuffle=1)
+    network = tiny_level_network(2, unshuffle=1)
     for stage in network.stages:
         for merge in stage.attention.merge:
             torch.nn.init.zeros_(merge.weight)
             torch.nn.init.zeros_(merge.bias)
-    x = torch.randn(1, 4, 13, 18)
+    x = torch.randn(1, 3, 13, 18)
     (found,) = network(x)
     (stage,) = network.stages
     entered = stage.enter(x)
@@ -90,23 +90,87 @@ def test_maps_accumulate_over_the_stages():
     torch.testing.assert_close(second, enlarge(first, 2) + residuals[1])
 
 
-@pytest.mark.parametrize("scale", [2, 8])
-def test_the_gradient_reaches_every_parameter(tiny_network, scale, depth_image):
-    network = tiny_network(scale).train()
-    graph = CameraGraph(network)
-    depth = torch.from_numpy(depth_image(20, 24))[None, None]
-    filled, _, features = graph.prepare(depth, torch.tensor([0.1, 10.0]))
-    sum(stage.square().mean() for stage in graph.stages(filled, features)).backward()
-    for name, parameter in network.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
-
-
-def test_a_map_is_not_rounded_under_autocast(tiny_network):
-    network = tiny_network(2)
+def test_a_map_is_not_rounded_under_autocast(tiny_level_network):
+    network = tiny_level_network(2)
     with torch.autocast("cpu", torch.bfloat16):
-        (residual,) = network(torch.randn(1, 4, 16, 16))
+        (residual,) = network(torch.randn(1, 3, 16, 16))
     assert residual.dtype == torch.float32
     assert not torch.equal(residual, residual.bfloat16().float())
+
+
+# --- heads that weigh ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unshuffle", [1, 2, 4])
+@pytest.mark.parametrize("taps", [(9,), (4,), (9, 4)], ids=str)
+def test_stages_that_weigh_hand_on_features_and_enlarge_a_map(unshuffle, taps):
+    network = DSCA(DSCAConfig(8, (6, 4), (1, 1), unshuffle=unshuffle, head=WEIGHTS, taps=taps))
+    all_features = network(torch.randn(2, 1, 8, 12))
+    sizes = [(8 * f, 12 * f) for f in (1, 2, 4)]
+    for index, (features, stage, size) in enumerate(zip(all_features, network.each_stage(), sizes, strict=True)):
+        folded = tuple(n // unshuffle for n in size)
+        assert features.shape == (2, (6, 4, 4)[index], *folded)
+        of_pixel = taps[min(index, len(taps) - 1)] + 1
+        assert stage.head(features).shape == (2, of_pixel, 2 * size[0], 2 * size[1])
+        values = torch.rand(2, 1, *size)
+        for found in stage.enlarge(values, torch.ones_like(values), features):
+            assert found.shape == (2, 1, 2 * size[0], 2 * size[1]) and found.dtype == torch.float32
+
+
+def test_what_a_stage_uses_in_parts_is_the_whole_head():
+    torch.manual_seed(0)
+    (stage,) = DSCA(DSCAConfig(2, (6,), (1,), unshuffle=2, head=WEIGHTS, taps=(4,))).stages
+    torch.nn.init.normal_(stage.last.weight)
+    torch.nn.init.normal_(stage.last.bias)
+    features, values = torch.randn(1, 6, 4, 5), torch.rand(1, 1, 8, 10)
+    valid = (torch.rand(1, 1, 8, 10) < 0.7).float()
+    blended, support, shift = stage.enlarge(values * valid, valid, features)
+    weights, validity = stage.last(features).split([16 * 4, 16], dim=1)
+    expected, expected_support = stage.blend(values * valid, valid, [weights[:, tap::4] for tap in range(4)])
+    torch.testing.assert_close(blended, expected)
+    assert torch.equal(support, expected_support)
+    torch.testing.assert_close(shift, torch.nn.functional.pixel_shuffle(validity, 4))
+
+
+def test_a_head_that_weighs_starts_at_bilinear_weights_and_no_say_in_validity():
+    torch.manual_seed(0)
+    (stage,) = DSCA(DSCAConfig(2, (6,), (1,), unshuffle=2, head=WEIGHTS)).stages
+    weights, shift = stage.head[0].bias.split([16 * 9, 16])
+    assert torch.equal(weights, stage.blend.start) and not shift.any()
+    # Bilinear weights and a little for all others, or those would never be learned.
+    first = torch.sigmoid(weights[:9])
+    bilinear = torch.tensor([1, 3, 0, 3, 9, 0, 0, 0, 0]) / 16
+    torch.testing.assert_close(first, bilinear, atol=FAINT, rtol=0)
+    assert (first > 0.005).all()
+    assert 0 < stage.head[0].weight.std() < 0.02
+
+
+@pytest.mark.parametrize("unshuffle", [1, 2])
+def test_the_buffers_of_a_blend_are_no_weights(unshuffle):
+    """Files of weights hold what was trained alone."""
+    network = DSCA(DSCAConfig(4, (6,), (1,), unshuffle=unshuffle, head=WEIGHTS))
+    assert network.state_dict().keys() == dict(network.named_parameters()).keys()
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"head": "both"}, "head must be residual or weights, not 'both'"),
+        ({"taps": 9}, "taps must be a list"),
+        ({"taps": ()}, "taps must be a list"),
+        ({"taps": ("9",)}, "taps must be a list"),
+    ],
+    ids=str,
+)
+def test_mistakes_about_heads_are_named(settings, cause):
+    with pytest.raises(ValueError, match=cause):
+        DSCAConfig(2, **settings)
+
+
+@pytest.mark.parametrize("taps", [0, 5, 16])
+def test_a_number_of_taps_that_there_is_not_is_refused_by_the_configuration(taps):
+    with pytest.raises(ValueError, match="9 or 4"):
+        DSCAConfig(2, head=WEIGHTS, taps=(taps,))
 
 
 # --- the configurations of the paper's ablation -------------------------------------------------

@@ -16,7 +16,7 @@ from dsca_ros.engine.zoo import MANIFEST, find_model, list_models, models_folder
 
 IMAGE, INFO, POINTS = OUTPUTS
 READ_ONLY = {"model", "scale", "engine", "precision", "threads"}
-SETTABLE = {"min_depth", "max_depth", "output_encoding", "publish_points", "lazy"}
+SETTABLE = {"min_depth", "max_depth", "depth_unit", "fill_holes", "output_encoding", "publish_points", "lazy"}
 #: What a refusal lists, and the file that the default parameters load.
 MODELS = sorted({f"{m.model} x{m.scale}" for m in list_models()})
 FILE = find_model("dsca-nano", 2).path.relative_to(models_folder())
@@ -59,7 +59,7 @@ def test_every_parameter_is_described(graph: Graph) -> None:
     for name, descriptor in client.describe(*sorted(expected)).items():
         assert len(descriptor.description) > 10, name
         assert descriptor.read_only == (name in READ_ONLY), name
-        assert not descriptor.dynamic_typing, name
+        assert descriptor.dynamic_typing == (name == "fill_holes"), name
         if descriptor.type == ParameterType.PARAMETER_INTEGER:
             assert descriptor.integer_range, name
         if descriptor.type == ParameterType.PARAMETER_DOUBLE:
@@ -82,6 +82,11 @@ def test_every_parameter_is_described(graph: Graph) -> None:
         ({"max_depth": float("inf")}, ["max_depth"]),
         ({"max_depth": 5}, ["DOUBLE"]),
         ({"lazy": "no"}, ["BOOL"]),
+        ({"depth_unit": 0.0}, ["depth_unit"]),
+        ({"depth_unit": 1}, ["DOUBLE"]),
+        ({"fill_holes": "some"}, ["fill_holes is 'some'", "none, all or a number of pixels"]),
+        ({"fill_holes": -1}, ["fill_holes is -1"]),
+        ({"fill_holes": True}, ["fill_holes is True"]),
         ({"output_encoding": "rgb8"}, ["'rgb8'", "passthrough", "16UC1", "32FC1"]),
         ({"output_encoding": "mono16"}, ["'mono16'"]),
         ({"min_depth": 20.0}, ["min_depth (20.0)", "max_depth (10.0)"]),
@@ -140,6 +145,43 @@ def test_max_and_min_depth_take_effect_at_the_next_frame(graph: Graph) -> None:
     assert valid_halves() == (True, True)
 
 
+def test_holes_are_filled_as_the_parameter_says(graph: Graph) -> None:
+    graph.start_node()
+    graph.connect(IMAGE)
+    client = Client(graph)
+    depth = np.full((48, 64), 1000, np.uint16)
+    depth[10:16, 10:40] = 0  # 6 pixels across
+    depth[24:44, 20:40] = 0  # 20 pixels across
+
+    def holes() -> tuple[bool, bool]:
+        result = pixels(graph.exchange(graph.camera.image(depth)))
+        assert set(np.unique(result)) <= {0, 1000}
+        return bool((result[24:28, 24:76] == 0).all()), bool((result[56:80, 48:72] == 0).all())
+
+    assert holes() == (True, True)
+    assert client.set(fill_holes=6) == (True, "")
+    assert holes() == (False, True)
+    assert client.set(fill_holes="5") == (True, "")
+    assert holes() == (True, True)
+    assert client.set(fill_holes="all") == (True, "")
+    assert holes() == (False, False)
+    assert client.set(fill_holes="none") == (True, "")
+    assert holes() == (True, True)
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [("passthrough", 250), ("32FC1", 0.25)])
+def test_a_camera_with_another_unit_gives_millimetres_and_metres(graph: Graph, encoding: str, expected: float) -> None:
+    graph.start_node(depth_unit=0.0001, output_encoding=encoding)
+    graph.connect(IMAGE)
+    depth = np.full((48, 64), 2500, np.uint16)
+    depth[20:28, 20:28] = 65535  # no reading, in any unit
+    result = pixels(graph.exchange(graph.camera.image(depth)))
+    assert result[0, 0] == pytest.approx(expected)
+    hole = result[44:52, 44:52]
+    assert (np.isnan(hole) if encoding == "32FC1" else hole == 0).all()
+    assert np.nanmax(result) == pytest.approx(expected)
+
+
 def test_encoding_and_points_are_switched_while_frames_flow(graph: Graph) -> None:
     graph.start_node()
     graph.connect()
@@ -196,6 +238,7 @@ def refusal(graph: Graph, env: dict[str, str] | None = None, **parameters: objec
         ({"min_depth": 3.0, "max_depth": 2.0}, ["min_depth (3.0)", "max_depth (2.0)"]),
         ({"max_depth": 70.0}, ["max_depth", "65"]),
         ({"max_depth": 5}, ["max_depth", "DOUBLE"]),
+        ({"fill_holes": "big"}, ["fill_holes", "none, all or a number of pixels"]),
     ],
 )
 def test_a_bad_initial_value_ends_the_node_in_one_line(

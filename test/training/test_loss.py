@@ -1,8 +1,22 @@
+import math
+
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from dsca_ros.training.loss import supervise_depth, supervise_levels, surface_distance  # noqa: E402
+from dsca_ros.network.camera_graph import StageResult  # noqa: E402
+from dsca_ros.training.loss import (  # noqa: E402
+    ASTRAY,
+    FLAT,
+    DepthWeights,
+    log_range,
+    supervise_depth,
+    supervise_levels,
+    surface_distance,
+)
+
+NOTHING = DepthWeights(0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def step_edge() -> torch.Tensor:
@@ -17,58 +31,181 @@ def test_surface_distance_takes_the_nearest_surface_in_reach():
     depth[..., 2, 4] = 1.2  # 0.2 m from the near surface, one pixel to the left
     depth[..., 3, 4] = 2.0  # between the two: 1 m from either
     depth[..., 4, 7] = 1.2  # the near surface is out of reach: 1.8 m from the far one
-    found = surface_distance(depth, step_edge(), 2)[0, 0]
+    found = surface_distance(depth, step_edge(), torch.ones(1, 1, 6, 8, dtype=torch.bool), 2)[0, 0]
     assert found[2, 4] == pytest.approx(0.2)
     assert found[3, 4] == pytest.approx(1.0)
     assert found[4, 7] == pytest.approx(1.8)
     assert found.sum() == pytest.approx(3.0)
 
 
-def loss_of(depth: torch.Tensor, valid: torch.Tensor | None = None, **weights: float) -> float:
-    valid = torch.ones(1, 1, 3, 4) if valid is None else valid
-    settings = {"surface_weight": 0.0, "squared_weight": 0.0} | weights
-    return supervise_depth([1.0 / depth], [step_edge()], valid, **settings).item()
+@pytest.mark.parametrize("unknown", [0.0, 1.2, -9.2])
+def test_unknown_targets_are_no_surface_whatever_stands_there(unknown):
+    depth, target = step_edge(), step_edge()
+    depth[..., 2, 4] = 1.2
+    known = torch.ones(1, 1, 6, 8, dtype=torch.bool)
+    known[..., 2:5, 2:4] = False  # the near surface, where it is in reach
+    known[..., 0, 2] = known[..., 0, 0] = True
+    target[~known] = unknown
+    found = surface_distance(depth, target, known, 2)[0, 0]
+    assert found[2, 4] == pytest.approx(0.2)  # two up and two to the left it is still known
+    known[..., 0, 2] = False
+    assert surface_distance(depth, target, known, 2)[0, 0, 2, 4] == pytest.approx(1.8)
+    none = surface_distance(depth, target, torch.zeros_like(known), 2)
+    assert torch.isfinite(none).all() and (none > 100.0).all()
 
 
-def test_exact_depth_costs_nothing():
-    assert loss_of(step_edge(), surface_weight=1.0, squared_weight=1.0) == pytest.approx(
-        0.0, abs=1e-6
-    )
+def test_the_local_range_is_that_of_the_logarithm_of_valid_depth():
+    depth = torch.zeros(1, 1, 5, 7)
+    depth[..., 1, 1], depth[..., 2, 2], depth[..., 0, 5] = 1.0, 3.0, 2.0
+    expected = np.zeros((5, 7))
+    expected[1:3, 1:3] = math.log(3.0)  # those that have both around them
+    np.testing.assert_allclose(log_range(depth)[0, 0], expected, atol=1e-6)
+
+
+# --- cameras: terms -----------------------------------------------------------------------------
+
+
+def stage(depth: torch.Tensor, there: torch.Tensor | None = None, validity: torch.Tensor | None = None) -> StageResult:
+    """What a stage that puts out this depth says."""
+    there = torch.ones_like(depth) if there is None else there
+    return StageResult(1.0 / depth, there, torch.zeros_like(depth) if validity is None else validity)
+
+
+def low_edge() -> torch.Tensor:
+    """The input of `step_edge` at half its size."""
+    return step_edge()[..., ::2, ::2].clone()
+
+
+def loss_of(result: StageResult, target: torch.Tensor | None = None, measured: float = 0.0, **weights: float) -> float:
+    terms = DepthWeights(**(vars(NOTHING) | weights))
+    target = step_edge() if target is None else target
+    return supervise_depth([result], [target], [torch.full((1,), measured)], low_edge(), terms).item()
+
+
+def test_exact_depth_costs_nothing_but_doubt():
+    all_errors = {"absolute": 1.0, "relative": 1.0, "squared": 1.0, "astray": 1.0}
+    assert loss_of(stage(step_edge()), **all_errors) == pytest.approx(0.0, abs=1e-5)
+    assert loss_of(stage(step_edge()), measured=1.0, validity=1.0) == pytest.approx(math.log(2.0))
 
 
 def test_each_term_of_a_hand_made_case():
     depth = step_edge()
-    depth[0, 0, 2, 4] = 1.2
-    base = torch.log(torch.tensor(3.0 / 1.2)).item() + 0.5 * 1.8
-    assert loss_of(depth) == pytest.approx(base / 48, rel=1e-5)
-    assert loss_of(depth, surface_weight=2.0) == pytest.approx((base + 2 * 0.2) / 48, rel=1e-5)
-    assert loss_of(depth, squared_weight=2.0) == pytest.approx((base + 2 * 1.8**2) / 48, rel=1e-5)
+    depth[0, 0, 2, 4] = 1.2  # beside the edge: both surfaces are in the 3x3 input pixels around
+    depth[0, 0, 5, 7] = 3.3  # in the corner: only the far one
+    error = np.array([math.log(3.0 / 1.2), math.log(1.1)])
+    spread = np.array([math.log(3.0), 0.0]) + FLAT
+    # The first is log 1.2 from the near surface.
+    astray = np.array([math.log(1.2), math.log(1.1)])
+    assert loss_of(stage(depth), absolute=2.0) == pytest.approx(2.0 * error.sum() / 48, rel=1e-4)
+    assert loss_of(stage(depth), relative=2.0) == pytest.approx(2.0 * (error / spread).sum() / 48, rel=1e-4)
+    assert loss_of(stage(depth), squared=2.0) == pytest.approx(2.0 * (error**2).sum() / 48, rel=1e-4)
+    assert loss_of(stage(depth), astray=2.0) == pytest.approx(2.0 * (astray / (astray + ASTRAY)).sum() / 48, rel=1e-4)
+    assert loss_of(stage(depth)) == 0.0
 
 
-def test_invalid_pixels_cost_nothing():
-    depth, valid = step_edge(), torch.ones(1, 1, 3, 4)
+def test_errors_are_shares_of_depth():
+    """A doll's house costs what a street does."""
+    depth = step_edge() * 1.07
+    low, measured, terms = low_edge(), [torch.zeros(1)], DepthWeights()
+    one, other = (
+        supervise_depth([stage(depth * size)], [step_edge() * size], measured, low * size, terms).item()
+        for size in (0.1, 10.0)
+    )
+    assert one == pytest.approx(other, rel=1e-4) and one > 0.1
+
+
+def test_only_pixels_with_a_result_and_a_known_target_cost():
+    depth, there, target = step_edge(), torch.ones(1, 1, 6, 8), step_edge()
     depth[..., :4] = 2.0
-    valid[..., :2] = 0.0
-    assert loss_of(depth, valid) == pytest.approx(0.0, abs=1e-6)
-    assert loss_of(depth, torch.zeros(1, 1, 3, 4)) == 0.0
+    there[..., :2] = 0.0
+    target[..., 2:4] = 0.0
+    weights = {"absolute": 1.0, "relative": 1.0, "squared": 1.0, "astray": 1.0}
+    assert loss_of(stage(depth, there), target, **weights) == pytest.approx(0.0, abs=1e-5)
+    there[..., 0, 0] = 1.0
+    # The mean is over the pixels that count: 24 and one.
+    assert loss_of(stage(depth, there), target, absolute=1.0) == pytest.approx(math.log(2.0) / 25, rel=1e-4)
+    nothing = stage(depth, torch.zeros_like(there))
+    assert loss_of(nothing, target, measured=1.0, validity=1.0, **weights) == 0.0
 
 
 def test_every_stage_counts():
-    target = torch.full((1, 1, 4, 4), 2.0)
-    targets = [target, torch.full((1, 1, 8, 8), 2.0)]
-    exact = [1.0 / target for target in targets]
-    wrong = [[0.8 * exact[0], exact[1]], [exact[0], 0.8 * exact[1]]]
-    valid = torch.ones(1, 1, 2, 2)
-    first, second = (supervise_depth(stages, targets, valid, 0.0, 0.0).item() for stages in wrong)
-    assert first == pytest.approx(second) and first > 0
+    targets = [torch.full((1, 1, n, n), 2.0) for n in (4, 8)]
+    wrong = [[stage(t * 1.25 if k == at else t) for k, t in enumerate(targets)] for at in (0, 1)]
+    low, measured = torch.full((1, 1, 2, 2), 2.0), [torch.zeros(1)] * 2
+    first, second = (supervise_depth(s, targets, measured, low, DepthWeights()).item() for s in wrong)
+    assert first == pytest.approx(second, rel=1e-5) and first > 0.1
 
 
-@pytest.mark.parametrize("inverse", [0.0, -5.0, 1e-9])
+def test_a_network_of_one_stage_is_held_to_the_last_target_of_depth():
+    targets = [torch.full((1, 1, 4, 4), 9.0), torch.full((1, 1, 8, 8), 2.0)]
+    low, measured = torch.full((1, 1, 2, 2), 2.0), [torch.ones(1), torch.zeros(1)]
+    loss = supervise_depth([stage(targets[1])], targets, measured, low, DepthWeights())
+    assert loss.item() == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("inverse", [0.0, -5.0, 1e-9, 1e6])
 def test_the_loss_of_a_wild_result_is_finite(inverse):
-    stage = torch.full((1, 1, 6, 8), inverse, requires_grad=True)
-    loss = supervise_depth([stage], [step_edge()], torch.ones(1, 1, 3, 4), 1.0, 1.0)
+    wild = torch.full((1, 1, 6, 8), inverse, requires_grad=True)
+    result = StageResult(wild, torch.ones(1, 1, 6, 8), torch.full((1, 1, 6, 8), 1e4))
+    target = step_edge()
+    target[..., 3] = 0.0
+    loss = supervise_depth([result], [target], [torch.ones(1)], low_edge(), DepthWeights())
     loss.backward()
-    assert torch.isfinite(loss) and torch.isfinite(stage.grad).all()
+    assert torch.isfinite(loss) and torch.isfinite(wild.grad).all()
+
+
+# --- cameras: validity --------------------------------------------------------------------------
+
+
+def holed() -> torch.Tensor:
+    target = step_edge()
+    target[..., 2:4, 3:6] = 0.0
+    return target
+
+
+def test_right_decisions_cost_less_and_the_surer_the_less():
+    target = holed()
+    right = torch.where(target > 0, 1.0, -1.0)
+    costs = [
+        loss_of(stage(step_edge(), validity=s * right), target, measured=1.0, validity=1.0) for s in (8, 2, 0, -2, -8)
+    ]
+    assert costs == sorted(costs) and costs[0] < 0.001 and costs[-1] > 7.0
+    one_wrong = right.clone()
+    one_wrong[..., 2, 3] = 1.0
+    by_one = loss_of(stage(step_edge(), validity=2.0 * one_wrong), target, measured=1.0, validity=1.0)
+    assert by_one == pytest.approx(costs[1] + 2.0 / 48, rel=1e-4)  # log(1 + e^2) - log(1 + e^-2) = 2
+
+
+def test_validity_is_learned_where_the_target_was_measured_and_nowhere_else():
+    """A batch of two: the holes of the first are holes; of the second nothing is known but where depth is."""
+    target = holed().repeat(2, 1, 1, 1)
+    there = torch.ones_like(target)
+    there[..., 5, :] = 0.0
+    validity = torch.zeros_like(target, requires_grad=True)
+    result = StageResult(1.0 / step_edge().repeat(2, 1, 1, 1), there, validity)
+    low = low_edge().repeat(2, 1, 1, 1)
+    supervise_depth([result], [target], [torch.tensor([1.0, 0.0])], low, DepthWeights()).backward()
+    first, second = validity.grad
+    assert not second.any()
+    assert not first[:, 5].any()  # nothing to decide where nothing can be valid
+    decided = target[0, :, :5] > 0
+    assert (first[:, :5][decided] < 0).all() and (first[:, :5][~decided] > 0).all()
+
+
+def test_no_measured_target_at_all_gives_no_gradient_to_validity():
+    validity = torch.zeros(1, 1, 6, 8, requires_grad=True)
+    depth = (step_edge() * 1.1).requires_grad_()
+    loss = supervise_depth([stage(depth, None, validity)], [holed()], [torch.zeros(1)], low_edge(), DepthWeights())
+    loss.backward()
+    assert not validity.grad.any() and depth.grad.any()
+    assert not depth.grad[holed() == 0].any()
+
+
+def test_validity_does_not_depend_on_depth_nor_depth_on_validity():
+    depth, validity = (step_edge() * 1.1).requires_grad_(), torch.zeros(1, 1, 6, 8, requires_grad=True)
+    terms = DepthWeights(0.0, 0.0, 0.0, 0.0, 1.0)
+    supervise_depth([stage(depth, None, validity)], [holed()], [torch.ones(1)], low_edge(), terms).backward()
+    assert validity.grad.abs().min() > 0 and not depth.grad.any()
 
 
 # --- levels -------------------------------------------------------------------------------------

@@ -7,8 +7,11 @@ import yaml
 pytest.importorskip("torch")
 
 from dsca_ros.network.camera_graph import INPUT_CHANNELS
+from dsca_ros.network.dsca import RESIDUAL, WEIGHTS
 from dsca_ros.network.level_graph import LEVEL_CHANNELS
+from dsca_ros.training.loss import DepthWeights
 from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData
+from dsca_ros.training.views import SCENES
 
 CONFIG = Path(__file__).parents[2] / "config" / "train"
 SHIPPED = sorted(CONFIG.glob("*.yaml"))
@@ -28,34 +31,45 @@ def test_a_recipe_of_a_few_keys(tmp_path):
     assert (recipe.name, recipe.steps, recipe.seed) == ("m-x4", 9, 1)
     assert recipe.network.scale == 4 and recipe.network.channels == (8, 4)
     assert recipe.network.input_channels == INPUT_CHANNELS
+    assert recipe.network.head == WEIGHTS
     assert recipe.data == ViewData(crop=24) and recipe.optimiser == "adam" and recipe.start == ""
+    assert recipe.data.scenes == SCENES and recipe.data.loss == DepthWeights()
+
+
+def test_scenes_and_the_weights_of_the_loss_are_read(tmp_path):
+    data = {"kind": "views", "scenes": {"room": 1, "curved": 0.5}, "loss": {"absolute": 2, "validity": 0.0}}
+    recipe = load(tmp_path, yaml.safe_dump(GOOD | {"data": data, "network": {"taps": [9, 4]}}))
+    assert recipe.data.scenes == {"room": 1, "curved": 0.5}
+    assert recipe.data.loss == DepthWeights(absolute=2, validity=0.0)
+    assert recipe.network.taps == (9, 4)
+    assert Recipe.from_dict(recipe.plain()) == recipe
 
 
 def test_the_kind_of_data_decides_what_the_network_sees(tmp_path):
     recipe = load(tmp_path, yaml.safe_dump(GOOD | {"data": MAPS, "optimiser": "muon"}))
     assert recipe.data == MapData({"procedural": 1}, 32, noisy=True)
     assert recipe.network.input_channels == LEVEL_CHANNELS and recipe.optimiser == "muon"
+    assert recipe.network.head == RESIDUAL
 
 
 def test_recipes_ship():
-    assert {"dsca-nano-x2.yaml", "dsca-nano-x4.yaml"} <= {path.name for path in SHIPPED}
+    assert {"dsca-nano.yaml", "dsca-small.yaml"} <= {path.name for path in SHIPPED}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_recipe_loads_under_its_own_name(path):
-    assert Recipe.load(path).name == path.stem
+    """One for cameras is of all scales up to its own, one for maps of its own alone."""
+    recipe = Recipe.load(path)
+    assert path.stem == (recipe.model if isinstance(recipe.data, ViewData) else recipe.name)
 
 
-def test_every_recipe_in_a_subfolder_loads_under_a_name_of_its_own():
-    folder = SHIPPED[0].parent
-    recipes = {path: Recipe.load(path) for path in sorted(folder.rglob("*.yaml"))}
-    assert len(recipes) > len(SHIPPED)
-    # A continued training goes on with the model of the first.
-    first = [recipe.name for path, recipe in recipes.items() if path.parent.name != "continued"]
-    assert len(set(first)) == len(first)
-    for path, recipe in recipes.items():
-        if path.parent.name == "continued":
-            assert recipe.name == path.stem and recipe.name in first and Path(recipe.start).stem == recipe.name
+def test_every_recipe_in_a_subfolder_loads_under_a_name_of_its_own_there():
+    folders: dict[Path, list[str]] = {}
+    for path in sorted(CONFIG.rglob("*.yaml")):
+        folders.setdefault(path.parent, []).append(Recipe.load(path).name)
+    assert len(folders) > 1
+    for folder, names in folders.items():
+        assert len(set(names)) == len(names), folder
 
 
 @pytest.mark.parametrize("data", [GOOD["data"], MAPS], ids=lambda data: data["kind"])
@@ -98,6 +112,18 @@ def test_a_recipe_survives_a_checkpoint(tmp_path, data):
         ({"data": {"kind": "maps", "size": 0}}, "size must be at least 8"),
         ({"data": {"kind": "views", "views": 0}}, "views must be at least 1"),
         ({"data": {"kind": "views", "size": 3}}, "data: unknown key 'size'.*crop"),
+        ({"data": {"kind": "views", "surface_weight": 0.5}}, "data: unknown key 'surface_weight'.*loss"),
+        ({"data": {"kind": "views", "loss": {"absolut": 1}}}, "data: loss: unknown key 'absolut'.*absolute, astray"),
+        ({"data": {"kind": "views", "loss": {"squared": -0.5}}}, "loss: squared must be at least 0, not -0.5"),
+        ({"data": {"kind": "views", "loss": {"astray": float("nan")}}}, "loss: astray must be at least 0"),
+        ({"data": {"kind": "views", "loss": {"astray": "1e-1"}}}, "data: loss: astray must be float"),
+        ({"data": {"kind": "views", "loss": {"validity": True}}}, "data: loss: validity must be float"),
+        ({"data": {"kind": "views", "loss": 3}}, "data: loss: expected a mapping"),
+        ({"data": {"kind": "views", "loss": [1, 2]}}, "data: loss: expected a mapping"),
+        ({"data": {"kind": "views", "scenes": ["room"]}}, "data: scenes must be dict"),
+        ({"data": {"kind": "maps", "loss": {"absolute": 1}}}, "data: unknown key 'loss'"),
+        ({"network": {"taps": 9}}, "taps must be a list"),
+        ({"network": {"head": "both", "channels": []}}, "channels must be a list"),
         ({"data": {"kind": "maps", "crop": 3}}, "data: unknown key 'crop'.*size"),
         ({"data": {"kind": "maps", "noisy": "yes please"}}, "data: noisy must be bool"),
         ({"data": {"kind": "maps", "noisy": 1}}, "data: noisy must be bool"),
@@ -114,6 +140,26 @@ def test_mistakes_are_named_in_one_line(tmp_path, change, cause):
     with pytest.raises(RecipeError, match=cause) as raised:
         load(tmp_path, yaml.safe_dump(data))
     assert "recipe.yaml" in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "scenes",
+    [{"jungle": 1.0}, {"room": -0.5, "clutter": 1.0}, {"room": 0}, {}, {"room": "much"}, {"room": float("nan")}],
+    ids=str,
+)
+def test_mistakes_about_scenes_are_named_in_one_line(tmp_path, scenes):
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: .*scenes"):
+        load(tmp_path, yaml.safe_dump(GOOD | {"data": {"kind": "views", "scenes": scenes}}))
+
+
+def test_a_crop_that_is_no_multiple_of_unshuffle_is_named_in_one_line(tmp_path):
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: .*crop"):
+        load(tmp_path, yaml.safe_dump(GOOD | {"data": {"kind": "views", "crop": 25}, "network": {"unshuffle": 2}}))
+
+
+def test_a_number_of_taps_that_there_is_not_is_named_in_one_line(tmp_path):
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: .*taps"):
+        load(tmp_path, yaml.safe_dump(GOOD | {"network": {"taps": [5]}}))
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n- 2", "word", "a: [1", "\t"], ids=repr)

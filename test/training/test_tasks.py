@@ -10,20 +10,25 @@ torch = pytest.importorskip("torch")
 
 from dsca_ros.depth.imresize import imresize, to_uint8  # noqa: E402
 from dsca_ros.depth.levels import NOISE, score_levels  # noqa: E402
+from dsca_ros.depth.resample import bilinear, nearest  # noqa: E402
+from dsca_ros.depth.scenes import Scene  # noqa: E402
+from dsca_ros.depth.synthetic import HELD_OUT_SEED  # noqa: E402
 from dsca_ros.network.camera_graph import INPUT_CHANNELS, CameraGraph  # noqa: E402
-from dsca_ros.network.dsca import DSCA, DSCAConfig, enlarge  # noqa: E402
+from dsca_ros.network.dsca import DSCA, RESIDUAL, WEIGHTS, DSCAConfig, enlarge  # noqa: E402
 from dsca_ros.network.level_graph import LEVEL_CHANNELS, LevelGraph  # noqa: E402
 from dsca_ros.training import maps, tasks  # noqa: E402
 from dsca_ros.training.disparity_scenes import disparity_scene  # noqa: E402
+from dsca_ros.training.loss import DepthWeights  # noqa: E402
 from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData  # noqa: E402
 from dsca_ros.training.tasks import CameraTask, MapTask, make_task  # noqa: E402
 from dsca_ros.training.views import ViewSettings  # noqa: E402
 
 CPU = torch.device("cpu")
-#: With nothing added a network is bilinear enlargement.
-NETWORK = DSCAConfig(2, (6,), (1,), unshuffle=2, input_channels=INPUT_CHANNELS, residual_gain=0.0)
+#: An untrained network of weights is bilinear enlargement, nearly; and one with nothing added is, exactly.
+NETWORK = DSCAConfig(2, (6,), (1,), unshuffle=2, input_channels=INPUT_CHANNELS, head=WEIGHTS)
+LEVEL_NETWORK = replace(NETWORK, scale=4, input_channels=LEVEL_CHANNELS, head=RESIDUAL, residual_gain=0.0)
 CAMERA = Recipe("c", 2, NETWORK, 4, ViewData(3, crop=24), batch=2)
-MAPS = Recipe("m", 4, replace(NETWORK, scale=4, input_channels=LEVEL_CHANNELS), 4, MapData(size=32), batch=2)
+MAPS = Recipe("m", 4, LEVEL_NETWORK, 4, MapData(size=32), batch=2)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +56,7 @@ def map_task(tmp_path):
 
 
 def in_torch(batch):
-    return torch.from_numpy(batch.low), [torch.from_numpy(target) for target in batch.targets]
+    return batch.tensors(CPU)
 
 
 # --- both ---------------------------------------------------------------------------------------
@@ -81,7 +86,7 @@ def test_batches_are_a_function_of_seed_and_step(tmp_path, recipe):
 def test_validation_gives_the_columns_and_draws_some_of_them(tmp_path, recipe):
     task = made(recipe, tmp_path)
     figures = task.validate(task.graph(DSCA(recipe.network)), CPU)
-    assert list(figures) == list(task.columns)
+    assert figures.keys() == set(task.columns)
     assert all(np.isfinite(value) for value in figures.values())
     assert {column for curve in task.curves for column in curve} <= set(task.columns)
 
@@ -90,7 +95,7 @@ def test_validation_gives_the_columns_and_draws_some_of_them(tmp_path, recipe):
 def test_the_loss_has_a_gradient(tmp_path, recipe):
     task = made(recipe, tmp_path)
     network = DSCA(replace(recipe.network, residual_gain=1.0))
-    loss = task.loss(task.graph(network), *in_torch(task.batch(0)), 0.9)
+    loss = task.loss(task.graph(network), in_torch(task.batch(0)), 0.9)
     loss.backward()
     assert torch.isfinite(loss) and network.stages[-1].head[0].weight.grad.abs().max() > 0
 
@@ -98,25 +103,68 @@ def test_the_loss_has_a_gradient(tmp_path, recipe):
 # --- cameras ------------------------------------------------------------------------------------
 
 
-def test_the_surface_counts_more_towards_the_end(tmp_path, monkeypatch):
-    data = ViewData(3, crop=24, surface_weight=0.5, surface_weight_end=1.5, squared_weight=0.2)
-    task = made(replace(CAMERA, data=data), tmp_path)
-    weights = []
-    monkeypatch.setattr(tasks, "supervise_depth", lambda *arguments: weights.append(arguments[-2:]))
-    for done in (0.0, 0.5, 0.75, 1.0):
-        task.loss(task.graph(DSCA(NETWORK)), *in_torch(task.batch(0)), done)
-    assert weights == [(pytest.approx(surface), 0.2) for surface in (0.5, 0.5, 1.0, 1.5)]
+def test_the_loss_is_that_of_the_recipe_on_what_was_measured(tmp_path, monkeypatch):
+    weights = DepthWeights(1.0, 2.0, 3.0, 4.0, 5.0)
+    task = made(replace(CAMERA, data=ViewData(3, crop=24, loss=weights)), tmp_path)
+    seen = []
+    monkeypatch.setattr(tasks, "supervise_depth", lambda *arguments: seen.append(arguments))
+    batch = in_torch(task.batch(0))
+    batch.low[0, 0, 2, 3] = 1e3  # out of any range
+    for done in (0.0, 1.0):
+        task.loss(task.graph(DSCA(NETWORK)), batch, done)
+    for stages, targets, measured, depth, used in seen:
+        assert used == weights and targets is batch.targets and measured is batch.measured
+        assert [stage.inverse.shape for stage in stages] == [target.shape for target in targets]
+        keep = batch.low < 1e3
+        assert torch.equal(depth, torch.where(keep, batch.low, 0.0)) and not keep.all()
 
 
-def test_validation_of_an_untrained_residual_is_that_of_bilinear(camera_task):
-    """With nothing added the network is bilinear enlargement inside the guard."""
-    figures = camera_task.validate(CameraGraph(DSCA(NETWORK)), CPU)
-    assert figures["val_mae_mm"] == pytest.approx(figures["val_bilinear_mae_mm"], rel=0.25)
-    assert 0 < figures["val_mae_mm"] <= figures["val_rmse_mm"]
+def test_views_are_of_the_scenes_of_the_recipe(tmp_path, monkeypatch):
+    seen = set()
+    of_kind = Scene.of_kind
+    monkeypatch.setattr(Scene, "of_kind", lambda kind, seed: seen.add((kind, seed)) or of_kind(kind, seed))
+    made(replace(CAMERA, data=ViewData(3, crop=24, scenes={"curved": 1.0})), tmp_path)
+    assert {kind for kind, seed in seen if seed < HELD_OUT_SEED} == {"curved"}
+    # What is held out is the same for every recipe.
+    held_out = {scene for scene in seen if scene[1] >= HELD_OUT_SEED}
+    seen.clear()
+    made(replace(CAMERA, data=ViewData(3, crop=24, scenes={"room": 1.0})), tmp_path / "other")
+    assert held_out and held_out == {scene for scene in seen if scene[1] >= HELD_OUT_SEED}
 
 
-def test_for_cameras_less_mean_error_is_better(camera_task):
-    assert camera_task.badness({"val_mae_mm": 10.0}) < camera_task.badness({"val_mae_mm": 11.0})
+@pytest.mark.parametrize("scale", [2, 4])
+def test_validation_of_an_untrained_network_is_that_of_bilinear(tmp_path, scale):
+    task = made(replace(CAMERA, scale=scale, network=replace(NETWORK, scale=scale)), tmp_path)
+    torch.manual_seed(0)
+    figures = task.validate(CameraGraph(DSCA(replace(NETWORK, scale=scale))), CPU)
+    for kind in ("error", "flying"):
+        assert figures[f"val_{kind}_pct"] == pytest.approx(figures[f"val_bilinear_{kind}_pct"], rel=0.3)
+        assert 0 < figures[f"val_{kind}_pct"] < 100
+
+
+def test_validation_counted_by_hand(camera_task):
+    """Shares of depth where all three methods have a result, of all crops together."""
+    torch.manual_seed(0)
+    graph = CameraGraph(DSCA(NETWORK))
+    figures = camera_task.validate(graph, CPU)
+    errors = {"": [], "bilinear_": [], "nearest_": []}
+    (batch,) = camera_task.validation
+    for low, target in zip(batch.low[:, 0], batch.targets[0][:, 0]):
+        prepared = graph.prepare(torch.from_numpy(low)[None, None], torch.tensor(tasks.DEPTH_RANGE))
+        with torch.no_grad():
+            (stage,) = graph.stages(*prepared)
+        inverse = (stage.inverse * stage.there)[0, 0].numpy()
+        mine = np.divide(1.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
+        results = {"": mine, "bilinear_": bilinear(low, 2), "nearest_": nearest(low, 2)}
+        mask = (target > 0) & np.all([result > 0 for result in results.values()], axis=0)
+        for name, result in results.items():
+            errors[name].append((np.abs(result - target) / np.where(target > 0, target, 1.0))[mask])
+    for name, shares in errors.items():
+        assert figures[f"val_{name}error_pct"] == pytest.approx(100 * np.concatenate(shares).mean(), rel=1e-4)
+
+
+def test_for_cameras_less_error_is_better(camera_task):
+    assert camera_task.badness({"val_error_pct": 1.0}) < camera_task.badness({"val_error_pct": 1.1})
 
 
 def test_a_crop_larger_than_the_views_is_refused(tmp_path):
@@ -132,13 +180,13 @@ def test_the_squared_error_counts_towards_the_end(tmp_path, monkeypatch):
     weights = []
     monkeypatch.setattr(tasks, "supervise_levels", lambda *arguments: weights.append(arguments[-2:]))
     for done in (0.0, 0.6, 0.8, 1.0):
-        task.loss(task.graph(DSCA(MAPS.network)), *in_torch(task.batch(0)), done)
+        task.loss(task.graph(DSCA(MAPS.network)), in_torch(task.batch(0)), done)
     assert weights == [(0.3, pytest.approx(squared)) for squared in (0.0, 0.0, 0.05, 0.1)]
 
 
 def test_the_squared_error_may_never_count(tmp_path):
     task = made(replace(MAPS, data=MapData(size=32, squared_from=1.0)), tmp_path)
-    assert torch.isfinite(task.loss(task.graph(DSCA(MAPS.network)), *in_torch(task.batch(0)), 1.0))
+    assert torch.isfinite(task.loss(task.graph(DSCA(MAPS.network)), in_torch(task.batch(0)), 1.0))
 
 
 def test_validation_scores_as_the_benchmark_does(map_task):
@@ -146,8 +194,8 @@ def test_validation_scores_as_the_benchmark_does(map_task):
     results = {"val_": [], "val_bicubic_": []}
     for exact in maps.validation_maps(None, None, 4):
         low = to_uint8(imresize(exact, Fraction(1, 4)))
-        bilinear = enlarge(enlarge(torch.from_numpy(low).float()[None, None], 2), 2)[0, 0].numpy()
-        results["val_"].append(score_levels(to_uint8(bilinear), exact))
+        enlarged = enlarge(enlarge(torch.from_numpy(low).float()[None, None], 2), 2)[0, 0].numpy()
+        results["val_"].append(score_levels(to_uint8(enlarged), exact))
         results["val_bicubic_"].append(score_levels(to_uint8(imresize(low, 4)), exact))
     for name, scores in results.items():
         assert figures[f"{name}psnr_db"] == pytest.approx(np.mean([s.psnr_db for s in scores]), abs=1e-2)
@@ -179,12 +227,12 @@ def test_a_network_of_one_step_is_trained_on_maps(tmp_path):
     """The paper's ablation: x4 at once, held to the last target only."""
     task = made(MAPS, tmp_path)
     network = DSCA(replace(MAPS.network, multi_stage=False, residual_gain=1.0))
-    task.loss(task.graph(network), *in_torch(task.batch(0)), 0.0).backward()
+    task.loss(task.graph(network), in_torch(task.batch(0)), 0.0).backward()
     assert all(p.grad is not None for p in network.parameters())
 
 
 def test_a_network_of_one_step_is_trained_on_views(tmp_path):
     recipe = replace(CAMERA, scale=4, network=replace(NETWORK, scale=4, multi_stage=False))
     task = made(recipe, tmp_path)
-    loss = task.loss(task.graph(DSCA(recipe.network)), *in_torch(task.batch(0)), 0.0)
+    loss = task.loss(task.graph(DSCA(recipe.network)), in_torch(task.batch(0)), 0.0)
     assert torch.isfinite(loss)

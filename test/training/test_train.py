@@ -18,22 +18,24 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from dsca_ros.engine.export import ExportError, export_model, load_weights  # noqa: E402
 from dsca_ros.network.camera_graph import INPUT_CHANNELS, CameraGraph  # noqa: E402
-from dsca_ros.network.dsca import DSCA, DSCAConfig  # noqa: E402
+from dsca_ros.network.dsca import DSCA, WEIGHTS, DSCAConfig  # noqa: E402
 from dsca_ros.network.level_graph import LEVEL_CHANNELS  # noqa: E402
 from dsca_ros.training import maps, tasks  # noqa: E402
 from dsca_ros.training import train as training  # noqa: E402
 from dsca_ros.training.disparity_scenes import disparity_scene  # noqa: E402
-from dsca_ros.training.loss import supervise_depth  # noqa: E402
+from dsca_ros.training.loss import DepthWeights, supervise_depth  # noqa: E402
 from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData  # noqa: E402
 from dsca_ros.training.views import ViewPool, ViewSettings, make_batch  # noqa: E402
 
-NETWORK = DSCAConfig(2, (6,), (1,), unshuffle=2, input_channels=INPUT_CHANNELS, residual_gain=0.05)
+NETWORK = DSCAConfig(2, (6,), (1,), unshuffle=2, input_channels=INPUT_CHANNELS, head=WEIGHTS)
 RECIPE = Recipe("tiny", 2, NETWORK, 6, ViewData(3, crop=24), batch=1, warm_up=2, validate_every=2)
 # Eight channels: narrower kernels are left to Adam.
 LEVEL_NETWORK = DSCAConfig(4, (8,), (1,), input_channels=LEVEL_CHANNELS, residual_gain=8.0)
 MAPS = Recipe(
     "tiny-maps", 4, LEVEL_NETWORK, 6, MapData(size=16), batch=2, optimiser="muon", warm_up=2, validate_every=2
 )
+#: Nothing costs anything.
+NO_TERM = DepthWeights(0.0, 0.0, 0.0, 0.0, 0.0)
 by_task = pytest.mark.parametrize("recipe", [RECIPE, MAPS], ids=["views", "maps"])
 
 
@@ -333,7 +335,7 @@ def test_for_cameras_the_best_has_the_least_error(tmp_path, monkeypatch):
     error = iter([30.0, 20.0, 25.0])
     validate = tasks.CameraTask.validate
     monkeypatch.setattr(
-        tasks.CameraTask, "validate", lambda *arguments: validate(*arguments) | {"val_mae_mm": next(error)}
+        tasks.CameraTask, "validate", lambda *arguments: validate(*arguments) | {"val_error_pct": next(error)}
     )
     assert state_of(training.train(RECIPE, tmp_path / "run", False, Silent()))["best"]["step"] == 4
 
@@ -376,6 +378,35 @@ def test_start_leaves_weights_of_another_shape_alone(trained):
     assert torch.equal(network.stages[0].blocks[0].widen.weight, load_file(trained)["stages.0.blocks.0.widen.weight"])
 
 
+@pytest.mark.parametrize("block", ["bilayer", "plain"])
+@pytest.mark.parametrize("config", [NETWORK, replace(LEVEL_NETWORK, scale=2)], ids=["views", "maps"])
+def test_a_deeper_network_begins_where_the_one_it_starts_from_ended(tmp_path, config, block):
+    config = replace(config, block=block)
+    torch.manual_seed(5)
+    small = DSCA(config)
+    for parameter in small.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    save_file(small.state_dict(), tmp_path / "small.safetensors")
+    deep = DSCA(replace(config, blocks=(3,)))
+    x = torch.randn(1, config.input_channels, 12, 10)
+    assert not torch.allclose(deep(x)[0], small(x)[0], rtol=0.1)
+    training.start_from(deep, tmp_path / "small.safetensors")
+    assert torch.equal(deep(x)[0], small(x)[0])
+    # The blocks that joined can learn.
+    deep(x)[0].square().mean().backward()
+    for added in (1, 2):
+        assert any(p.grad.abs().max() > 0 for p in deep.stages[0].blocks[added].parameters())
+
+
+def test_a_stage_that_is_all_new_starts_as_any_network_does(tmp_path):
+    """Only blocks beside trained ones start as identity."""
+    save_file(DSCA(replace(LEVEL_NETWORK, scale=2)).state_dict(), tmp_path / "x2.safetensors")
+    network = DSCA(replace(LEVEL_NETWORK, blocks=(2, 1)))
+    training.start_from(network, tmp_path / "x2.safetensors")
+    first, second = network.stages
+    assert not first.blocks[1].outer.weight.any() and second.blocks[0].outer.weight.any()
+
+
 def test_a_recipe_that_starts_from_weights_trains_on_from_them(tmp_path, trained):
     recipe = replace(MAPS, steps=1, learning_rate=0.0, start=str(trained))
     state = state_of(training.train(recipe, tmp_path / "run", False, Silent()))
@@ -412,22 +443,36 @@ def test_the_seed_decides_the_weights(tmp_path):
     assert any(not torch.equal(one["ema"][key], two["ema"][key]) for key in one["ema"])
 
 
-def test_the_loss_falls_on_one_batch_over_and_over(tmp_path):
-    pool = ViewPool(ViewSettings(2, 32, 24), tmp_path)
-    batch = make_batch(pool, 2, 24, 1, 0)
-    depth, targets = torch.from_numpy(batch.low), [torch.from_numpy(target) for target in batch.targets]
+@pytest.mark.parametrize(("scale", "taps"), [(2, (9,)), (4, (9, 4))], ids=str)
+def test_sixty_steps_on_one_batch_leave_the_bilinear_start_behind(tmp_path, scale, taps):
+    """Every term of the loss, too, and the decisions on validity become better than those of half the support."""
+    pool = ViewPool(ViewSettings(3, 32, 24, scale=scale), tmp_path)
+    batches = [make_batch(pool, 4, 24, 1, step) for step in range(20)]
+    best = max(batches, key=lambda batch: sum(m.sum() for m in batch.measured))
+    batch = best.tensors(torch.device("cpu"))
+    assert batch.measured[0].any() and (batch.targets[0][batch.measured[0] > 0] == 0).any()
     torch.manual_seed(0)
-    graph = CameraGraph(DSCA(NETWORK))
+    graph = CameraGraph(DSCA(replace(NETWORK, scale=scale, taps=taps, channels=(8,))))
     optimiser = torch.optim.Adam(graph.parameters(), lr=0.01)
-    filled, valid, features = graph.prepare(depth, torch.tensor([0.1, 20.0]))
-    losses = []
+    prepared = graph.prepare(batch.low, torch.tensor([0.05, 100.0]))
+    depth = batch.low * prepared[1]
+
+    def loss(weights):
+        return supervise_depth(graph.stages(*prepared), batch.targets, batch.measured, depth, weights)
+
+    def terms():
+        with torch.no_grad():
+            return {name: loss(replace(NO_TERM, **{name: 1.0})).item() for name in vars(NO_TERM)}
+
+    start, before = loss(DepthWeights()).item(), terms()
     for _ in range(60):
-        loss = supervise_depth(graph.stages(filled, features), targets, valid, 0.25, 0.5)
         optimiser.zero_grad()
-        loss.backward()
+        loss(DepthWeights(validity=0.5)).backward()
         optimiser.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    after = terms()
+    assert loss(DepthWeights()).item() < 0.96 * start
+    assert all(after[name] < before[name] for name in before), (before, after)
+    assert after["validity"] < 0.8 * before["validity"]
 
 
 def test_learning_rate_warms_up_and_decays_to_a_hundredth():

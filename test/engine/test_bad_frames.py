@@ -1,0 +1,84 @@
+"""Frames as no scene gives them, through every model that ships: finite, in range, the right size."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from dsca_ros.depth.filters import maximum, minimum
+from dsca_ros.engine.onnxruntime import OnnxRuntimeEngine
+from dsca_ros.engine.zoo import DEPTH, list_models
+
+RANGE = (0.1, 10.0)
+MODELS = [model for model in list_models() if model.domain == DEPTH]
+#: What the largest frame needs, bytes.
+LARGEST_NEEDS = 9e9
+
+
+def frames() -> dict[str, np.ndarray]:
+    """By name: [H, W] float32 metres."""
+    rng = np.random.default_rng(5)
+    rows, columns = np.mgrid[:45, :62].astype(np.float32)
+    one = np.zeros((45, 62), np.float32)
+    one[20, 30] = 1.5
+    return {
+        "noise": rng.uniform(0.1, 10.0, (45, 62)).astype(np.float32),
+        "noise_with_holes": np.where(rng.random((45, 62)) < 0.5, rng.uniform(0.1, 10.0, (45, 62)), 0.0),
+        "nonsense": rng.choice([np.nan, np.inf, -np.inf, -1.0, 0.0, 1e-30, 1e30, 3.0], (45, 62)),
+        "one_pixel": one,
+        "checkerboard": np.where((rows + columns) % 2 == 0, 2.0, 0.0),
+        "near_and_far": np.where((rows + columns) % 2 == 0, 0.1, 10.0),
+        "constant": np.full((45, 62), 3.3),
+        "nearest": np.full((45, 62), 0.1),
+        "farthest": np.full((45, 62), 10.0),
+        "ramp": 0.1 + columns / 61.0 * 9.9,
+        "beyond_the_range": 0.05 + rows / 44.0 * 20.0,
+        "no_pixel": np.zeros((45, 62)),
+        "1x1": np.full((1, 1), 2.0),
+        "1x1_invalid": np.zeros((1, 1)),
+        "row": rng.uniform(1.0, 2.0, (1, 37)),
+        "column": rng.uniform(1.0, 2.0, (53, 1)),
+        "2x3": rng.uniform(1.0, 2.0, (2, 3)),
+    }
+
+
+def valid_range(depth: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest valid depth within ``reach`` pixels; infinite the wrong way round where there is none."""
+    with np.errstate(invalid="ignore"):
+        valid = (depth >= RANGE[0]) & (depth <= RANGE[1])
+    return minimum(np.where(valid, depth, np.inf), reach), maximum(np.where(valid, depth, -np.inf), reach)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.path.stem)
+def test_strange_frames_give_frames_in_the_range_of_what_was_measured(model):
+    engine = OnnxRuntimeEngine(model, threads=1)
+    for name, values in frames().items():
+        depth = values.astype(np.float32)
+        result = engine.infer(depth, RANGE)
+        scale = model.scale
+        assert result.shape == (depth.shape[0] * scale, depth.shape[1] * scale), name
+        assert result.dtype == np.float32 and np.isfinite(result).all() and (result >= 0).all(), name
+        low, high = (m.repeat(scale, 0).repeat(scale, 1) for m in valid_range(depth, 1 if scale == 2 else 2))
+        valid = result > 0
+        assert (result[valid] >= low[valid] * (1 - 1e-5)).all(), name
+        assert (result[valid] <= high[valid] * (1 + 1e-5)).all(), name
+        near = valid_range(depth, 1)[1] > 0
+        assert not valid[~near.repeat(scale, 0).repeat(scale, 1)].any(), name
+        if name in ("constant", "nearest", "farthest", "1x1", "ramp", "row", "column", "noise"):
+            assert valid.mean() > 0.9, name
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_the_largest_frame(dtype):
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    if memory < LARGEST_NEEDS:
+        pytest.skip(f"4096x3072 needs {LARGEST_NEEDS / 1e9:.0f} GB of memory, {memory / 1e9:.1f} GB are free")
+    model = next(m for m in MODELS if (m.model, m.scale, m.precision) == ("dsca-nano", 2, "fp32"))
+    depth = np.full((3072, 4096), 2000, np.uint16)
+    depth[1000:2000, 1000:3000] = 1000
+    image = depth if dtype == np.uint16 else depth * np.float32(0.001)
+    result = OnnxRuntimeEngine(model).infer(image, RANGE)
+    assert result.shape == (6144, 8192) and result.dtype == dtype
+    assert result[3000, 4000] == image[1500, 2000] and result[100, 100] == image[0, 0]
