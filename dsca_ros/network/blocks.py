@@ -17,12 +17,6 @@ def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
 
 
-def zero(layer: nn.Conv2d) -> None:
-    """Sets weights and bias to zero."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-
 class BilayerResidualBlock(nn.Module):
     """A wide-activated residual inside a plain one.
 
@@ -46,10 +40,6 @@ class BilayerResidualBlock(nn.Module):
         inner = x + self.narrow(F.relu(self.widen(x)))
         return x + self.outer(inner)
 
-    def make_identity(self) -> None:
-        """Starts as no change of its input, so that it can join a trained network."""
-        zero(self.outer)
-
 
 class PlainResidualBlock(nn.Module):
     """Two 3x3 convolutions with an activation between them and a residual around them.
@@ -69,16 +59,9 @@ class PlainResidualBlock(nn.Module):
         """[B, C, H, W] to the same."""
         return x + self.second(F.relu(self.first(x)))
 
-    def make_identity(self) -> None:
-        """See `BilayerResidualBlock.make_identity`."""
-        zero(self.second)
-
 
 #: Residual blocks by the name a configuration gives.
-BLOCKS: dict[str, type[BilayerResidualBlock] | type[PlainResidualBlock]] = {
-    "bilayer": BilayerResidualBlock,
-    "plain": PlainResidualBlock,
-}
+BLOCKS: dict[str, type[nn.Module]] = {"bilayer": BilayerResidualBlock, "plain": PlainResidualBlock}
 
 
 class CrossScaleAttention(nn.Module):

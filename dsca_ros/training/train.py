@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from dsca_ros.network.blocks import BilayerResidualBlock, PlainResidualBlock
 from dsca_ros.network.dsca import DSCA
 from dsca_ros.training.optimiser import Optimiser
 from dsca_ros.training.recipe import Recipe, RecipeError
@@ -183,11 +182,7 @@ class _StopRequest:
 
 
 def start_from(network: DSCA, source: Path) -> None:
-    """Takes over what fits of trained weights.
-
-    Those of another scale share their first stages. Where they have fewer blocks in a stage, the blocks they lack
-    start as identity: the larger network begins where the smaller one ended.
-    """
+    """Takes over what fits of trained weights: those of another scale share their first stages."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -200,12 +195,6 @@ def start_from(network: DSCA, source: Path) -> None:
     if not fitting:
         raise RecipeError(f"start: nothing in {source} fits this network")
     network.load_state_dict(fitting, strict=False)
-    for index, stage in enumerate(network.each_stage()):
-        taken = {key.split(".")[3] for key in fitting if key.startswith(f"stages.{index}.blocks.")}
-        for name, block in stage.blocks.named_children():
-            if taken and name not in taken:
-                assert isinstance(block, BilayerResidualBlock | PlainResidualBlock)
-                block.make_identity()
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:

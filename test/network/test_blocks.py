@@ -131,23 +131,3 @@ def test_a_plain_block_has_the_parameters_of_a_bilayer_block(channels, expansion
         for block in (BLOCKS["plain"], BLOCKS["bilayer"])
     )
     assert plain == pytest.approx(bilayer, rel=0.1)
-
-
-# --- blocks that join a trained network ---------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", BLOCKS)
-def test_a_block_made_identity_changes_nothing_and_learns(kind):
-    block = BLOCKS[kind](6, 2, 1)
-    x = torch.randn(2, 6, 9, 7)
-    assert not torch.equal(block(x), x)
-    block.make_identity()
-    assert torch.equal(block(x), x)
-    # Not a dead end: a step of training leaves identity behind.
-    (block(x) - 2.0 * x).square().mean().backward()
-    last = block.outer if kind == "bilayer" else block.second
-    assert last.weight.grad.abs().max() > 0
-    with torch.no_grad():
-        for parameter in block.parameters():
-            parameter -= 0.1 * parameter.grad
-    assert not torch.equal(block(x), x)

@@ -378,35 +378,6 @@ def test_start_leaves_weights_of_another_shape_alone(trained):
     assert torch.equal(network.stages[0].blocks[0].widen.weight, load_file(trained)["stages.0.blocks.0.widen.weight"])
 
 
-@pytest.mark.parametrize("block", ["bilayer", "plain"])
-@pytest.mark.parametrize("config", [NETWORK, replace(LEVEL_NETWORK, scale=2)], ids=["views", "maps"])
-def test_a_deeper_network_begins_where_the_one_it_starts_from_ended(tmp_path, config, block):
-    config = replace(config, block=block)
-    torch.manual_seed(5)
-    small = DSCA(config)
-    for parameter in small.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    save_file(small.state_dict(), tmp_path / "small.safetensors")
-    deep = DSCA(replace(config, blocks=(3,)))
-    x = torch.randn(1, config.input_channels, 12, 10)
-    assert not torch.allclose(deep(x)[0], small(x)[0], rtol=0.1)
-    training.start_from(deep, tmp_path / "small.safetensors")
-    assert torch.equal(deep(x)[0], small(x)[0])
-    # The blocks that joined can learn.
-    deep(x)[0].square().mean().backward()
-    for added in (1, 2):
-        assert any(p.grad.abs().max() > 0 for p in deep.stages[0].blocks[added].parameters())
-
-
-def test_a_stage_that_is_all_new_starts_as_any_network_does(tmp_path):
-    """Only blocks beside trained ones start as identity."""
-    save_file(DSCA(replace(LEVEL_NETWORK, scale=2)).state_dict(), tmp_path / "x2.safetensors")
-    network = DSCA(replace(LEVEL_NETWORK, blocks=(2, 1)))
-    training.start_from(network, tmp_path / "x2.safetensors")
-    first, second = network.stages
-    assert not first.blocks[1].outer.weight.any() and second.blocks[0].outer.weight.any()
-
-
 def test_a_recipe_that_starts_from_weights_trains_on_from_them(tmp_path, trained):
     recipe = replace(MAPS, steps=1, learning_rate=0.0, start=str(trained))
     state = state_of(training.train(recipe, tmp_path / "run", False, Silent()))
