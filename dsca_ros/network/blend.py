@@ -17,11 +17,10 @@ TAP_COUNTS = (9, 4)
 FAINT = 0.01
 #: What every valid tap weighs at least: where a network weighs all by 0, their mean stands in.
 LEAST = 1e-6
-#: Two groups of values are two surfaces if the gap between them is over this share of their whole range, and over
-#: this share of the farther one.
-GAP_SHARE, GAP_STEP = 0.6, 0.02
 #: Farther apart than any two values.
 NOWHERE = 1e4
+#: Of a depth that was measured, how far from it a result may be under the guard, as a share.
+HOLD = 0.009
 
 
 def bilinear_weights(factor: int) -> Tensor:
@@ -84,14 +83,17 @@ class Blend(nn.Module):
         """Output pixels for each of the features' pixels."""
         return (self.factor * self.unshuffle) ** 2
 
-    def forward(self, values: Tensor, valid: Tensor, logits: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, values: Tensor, valid: Tensor, logits: Iterable[Tensor], guarded: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """One enlargement.
 
         Args:
-            values: [B, 1, H, W], 0 where invalid; H and W multiples of ``unshuffle``.
+            values: [B, 1, H, W], positive, 0 where invalid; H and W multiples of ``unshuffle``.
             valid: [B, 1, H, W], 1 or 0.
             logits: of the weights, for each tap [B, outputs, H / unshuffle, W / unshuffle]; taken one after the
                 other, for in large frames they are large.
+            guarded: hold the result to the taps; see `hold`.
 
         Returns:
             The enlarged map, 0 where no tap is valid, and the share of the bilinear support that is valid:
@@ -105,55 +107,30 @@ class Blend(nn.Module):
             weight = torch.sigmoid(of_tap) + LEAST
             total = total + weight * there[:, pick]
             summed = summed + weight * values[:, pick]
+        mean = summed / total.clamp(min=1e-12)
         support = F.conv2d(valid, self.support, stride=u, padding=1)
-        return self.lay_out(summed / total.clamp(min=1e-12)), self.lay_out(support)
+        return self.lay_out(self.hold(mean, values) if guarded else mean), self.lay_out(support)
+
+    def hold(self, mean: Tensor, values: Tensor) -> Tensor:
+        """The guard: brings what is farther than `HOLD` from every tap to the nearest one, up to there.
+
+        Between two surfaces there is nothing. On a ramp the taps are close enough for the mean to be left alone.
+
+        Args:
+            mean: [B, outputs, h, w].
+            values: [B, (unshuffle + 2)^2, h, w], the pixels around; 0 where invalid.
+        """
+        down = up = torch.full_like(mean, NOWHERE)
+        for pick in self.picks:
+            tap = values[:, pick]
+            offset = mean - tap
+            move = F.relu(offset.abs() - HOLD * tap)
+            # Invalid taps, 0, are below and farther than any other: the mean is one of valid ones.
+            down = torch.minimum(down, move + NOWHERE * F.relu(-offset))
+            up = torch.minimum(up, move + NOWHERE * F.relu(offset))
+        upwards = (up < down).to(mean.dtype)
+        return mean + upwards * up - (1.0 - upwards) * down
 
     def lay_out(self, planes: Tensor) -> Tensor:
         """[B, outputs, h, w] at the features' size to the output's [B, 1, factor * H, factor * W]."""
         return F.pixel_shuffle(planes, self.factor * self.unshuffle)
-
-
-def one_side(result: Tensor, values: Tensor, valid: Tensor, factor: int) -> Tensor:
-    """Puts what hangs between two surfaces on the one it is nearer to.
-
-    Where the valid values of the 3x3 fall into two groups with a gap between them, the result is held to the range
-    of one group. A ramp has no such gap and is left alone; so is an edge that the camera has smeared.
-
-    Args:
-        result: [B, 1, factor * H, factor * W], of `Blend`.
-        values, valid: [B, 1, H, W], of its input.
-
-    Returns:
-        Like ``result``.
-    """
-    middle, below, above = (F.interpolate(x, scale_factor=factor, mode="nearest") for x in groups(values, valid))
-    # Both sides are computed and one is taken by a factor of 1 or 0: ONNX Runtime is slow at choosing.
-    upper = (result > middle).to(result.dtype)
-    return upper * torch.maximum(result, above) + (1.0 - upper) * torch.minimum(result, below)
-
-
-def groups(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two groups the valid values of the 3x3 around each pixel fall into, by the middle of their range.
-
-    Returns:
-        The middle, the largest value of the lower group and the smallest of the upper one. Where the gap between the
-        groups does not tell two surfaces, these two are out of the way: `NOWHERE` and 0. All [B, 1, H, W].
-    """
-    height, width = values.shape[-2:]
-    nowhere = -NOWHERE * (1.0 - valid)
-    high = F.max_pool2d(values + nowhere, 3, stride=1, padding=1)
-    low = -F.max_pool2d(nowhere - values, 3, stride=1, padding=1)
-    middle = 0.5 * (low + high)
-    padded = F.pad(values + nowhere, (1, 1, 1, 1), value=-NOWHERE)
-    above, below = torch.full_like(values, NOWHERE), torch.full_like(values, -NOWHERE)
-    for tap in range(9):
-        dy, dx = divmod(tap, 3)
-        value = padded[..., dy : dy + height, dx : dx + width]
-        # The value itself on one side of the middle, and out of the question on the other.
-        elsewhere = value - NOWHERE * (value - middle)
-        above = torch.minimum(above, torch.maximum(value, elsewhere))
-        below = torch.maximum(below, torch.minimum(value, elsewhere))
-    gap = above - below
-    told = (gap > GAP_SHARE * (high - low)) & (gap > GAP_STEP * low) & (gap <= high - low)
-    there = told.to(values.dtype)
-    return middle, below * there + NOWHERE * (1.0 - there), above * there

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsca_ros.network.blend import one_side
 from dsca_ros.network.dsca import DSCA, WEIGHTS, enlarge
 
 #: Channels of the network's input: depth, two differences from local means, validity.
@@ -50,7 +49,8 @@ class CameraGraph(nn.Module):
     2. Holes are filled from a masked pyramid, only so that the network sees no cliffs at them.
     3. The network weighs: every stage's map is a weighted mean of the valid pixels of the 3x3 around each
        pixel in the map before it. Depth that no input nearby supports cannot come out.
-    4. The guard: between two surfaces there is nothing; what lies there is put on the one it is nearer to.
+    4. The guard: every stage's result is within one per cent of a pixel it is made of, so nothing hangs between two
+       surfaces.
     5. An output pixel is valid where the network says so, and never beyond one input pixel from a valid one.
 
     Args:
@@ -96,17 +96,14 @@ class CameraGraph(nn.Module):
         return inverse, valid, torch.cat(features, dim=1)
 
     def stages(self, inverse: Tensor, valid: Tensor, features: Tensor, guarded: bool = False) -> list[StageResult]:
-        """What every stage makes of it. Training supervises these, without the guard of `one_side`."""
+        """What every stage makes of it. Training supervises these, without the guard."""
         all_features = self.network(features.half() if self.half_network else features)
         results: list[StageResult] = []
         there, depth_type = valid, valid.device.type
-        parts = zip(all_features, self.network.each_stage(), self.network.config.factors)
-        for of_stage, stage, factor in parts:
+        for of_stage, stage in zip(all_features, self.network.each_stage()):
             # Under autocast, too, depth is not rounded to bfloat16.
             with torch.autocast(depth_type, enabled=False):
-                blended, support, shift = stage.enlarge(inverse, there, of_stage)
-            if guarded:
-                blended = one_side(blended, inverse, there, factor)
+                blended, support, shift = stage.enlarge(inverse, there, of_stage, guarded)
             there = (support > 0).to(valid.dtype)
             inverse = blended * there
             results.append(StageResult(inverse, there, SUPPORT * (support - 0.5) + shift))

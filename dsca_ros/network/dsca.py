@@ -137,13 +137,15 @@ class Stage(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return features, self.head(features.to(self.last.weight.dtype)) * self.gain
 
-    def enlarge(self, inverse: Tensor, there: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def enlarge(
+        self, inverse: Tensor, there: Tensor, features: Tensor, guarded: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Under ``weights``: an enlarged map, the share of its bilinear support that is there, logits of validity."""
         assert self.blend is not None
         outputs, taps = self.blend.outputs, self.blend.taps
         # In the head's outputs the taps of one output pixel are together, and validity comes last.
         logits = (part(self.last, features, slice(tap, outputs * taps, taps)) for tap in range(taps))
-        blended, support = self.blend(inverse, there, logits)
+        blended, support = self.blend(inverse, there, logits, guarded)
         return blended, support, self.blend.lay_out(part(self.last, features, slice(outputs * taps, None)))
 
 
