@@ -120,16 +120,16 @@ class Blend(nn.Module):
             mean: [B, outputs, h, w].
             values: [B, (unshuffle + 2)^2, h, w], the pixels around; 0 where invalid.
         """
-        down = up = torch.full_like(mean, NOWHERE)
+        low, high = values * (1.0 - HOLD), values * (1.0 + HOLD)
+        held, least = mean, torch.full_like(mean, NOWHERE)
         for pick in self.picks:
-            tap = values[:, pick]
-            offset = mean - tap
-            move = F.relu(offset.abs() - HOLD * tap)
-            # Invalid taps, 0, are below and farther than any other: the mean is one of valid ones.
-            down = torch.minimum(down, move + NOWHERE * F.relu(-offset))
-            up = torch.minimum(up, move + NOWHERE * F.relu(offset))
-        upwards = (up < down).to(mean.dtype)
-        return mean + upwards * up - (1.0 - upwards) * down
+            # Invalid taps, 0, are farther than the valid one nearest to a mean of valid ones.
+            candidate = torch.minimum(torch.maximum(mean, low[:, pick]), high[:, pick])
+            distance = (candidate - mean).abs()
+            # A choice by a factor of 1 or 0: ONNX Runtime is slow at `where`.
+            held = held + (distance < least).to(mean.dtype) * (candidate - held)
+            least = torch.minimum(least, distance)
+        return held
 
     def lay_out(self, planes: Tensor) -> Tensor:
         """[B, outputs, h, w] at the features' size to the output's [B, 1, factor * H, factor * W]."""

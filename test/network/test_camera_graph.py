@@ -10,8 +10,7 @@ torch = pytest.importorskip("torch")
 from dsca_ros.depth import resample  # noqa: E402
 from dsca_ros.depth.camera import Intrinsics  # noqa: E402
 from dsca_ros.depth.fidelity import near  # noqa: E402
-from dsca_ros.network.blend import FAINT  # noqa: E402
-from dsca_ros.network.blend import HOLD  # noqa: E402
+from dsca_ros.network.blend import FAINT, HOLD  # noqa: E402
 from dsca_ros.network.camera_graph import INPUT_CHANNELS, CameraGraph, fill_holes  # noqa: E402
 from dsca_ros.training.loss import DepthWeights, supervise_depth  # noqa: E402
 
