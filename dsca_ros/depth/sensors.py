@@ -58,7 +58,7 @@ class StereoSensor:
     fraying: float = 0.3
     smear: float = 0.6
     smear_reach: int = 4
-    rim: int = 2
+    rim: int = 1
     dropout: float = 0.02
     outliers: float = 0.0001
     min_depth: float = 0.2
@@ -68,7 +68,7 @@ class StereoSensor:
     @classmethod
     def kinect_v1(cls) -> StereoSensor:
         """Microsoft Kinect v1: focal length 575 px, baseline 75 mm, disparity in 1/8 px, edges unfiltered."""
-        return cls(575.0, 0.075, 1 / 8, 0.04, 1.0, 1, 0.3, 0.3, 0.0, 1, 3, 0.02, 0.0, 0.5, 8.0)
+        return cls(575.0, 0.075, 1 / 8, 0.04, 1.0, 1, 0.3, 0.3, 0.0, 1, 1, 0.02, 0.0, 0.5, 8.0)
 
     @classmethod
     def realsense_f200(cls) -> StereoSensor:
