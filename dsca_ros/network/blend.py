@@ -108,7 +108,8 @@ class Blend(nn.Module):
             total = total + weight * there[:, pick]
             summed = summed + weight * values[:, pick]
         mean = summed / total.clamp(min=1e-12)
-        support = F.conv2d(valid, self.support, stride=u, padding=1)
+        # Beyond the border lies what is at the border.
+        support = F.conv2d(F.pad(valid, (1, 1, 1, 1), mode="replicate"), self.support, stride=u)
         return self.lay_out(self.hold(mean, values) if guarded else mean), self.lay_out(support)
 
     def hold(self, mean: Tensor, values: Tensor) -> Tensor:

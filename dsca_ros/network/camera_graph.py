@@ -82,7 +82,7 @@ class CameraGraph(nn.Module):
         height, width = depth.shape[-2:]
         multiple = self.network.config.multiple
         if multiple > 1:
-            depth = F.pad(depth, (0, -width % multiple, 0, -height % multiple))
+            depth = F.pad(depth, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         keep = (depth > 0) & (depth >= depth_range[0]) & (depth <= depth_range[1])
         valid = keep.to(depth.dtype)
         inverse = torch.where(keep, 1.0 / torch.where(keep, depth, 1.0), 0.0)

@@ -93,7 +93,7 @@ def test_nothing_valid_fills_with_zero():
 
 
 @pytest.mark.parametrize("unshuffle", [1, 2, 4])
-def test_sizes_are_brought_up_to_those_the_network_takes_by_invalid_pixels(tiny_network, depth_image, unshuffle):
+def test_sizes_are_brought_up_to_those_the_network_takes_by_what_is_at_the_border(tiny_network, depth_image, unshuffle):
     graph = CameraGraph(tiny_network(2, unshuffle=unshuffle))
     depth = depth_image(17, 23, noise=0.0)
     inverse, valid, features = graph.prepare(torch.from_numpy(depth)[None, None], torch.tensor(RANGE))
@@ -101,7 +101,8 @@ def test_sizes_are_brought_up_to_those_the_network_takes_by_invalid_pixels(tiny_
     assert inverse.shape == valid.shape == (1, 1, height, width)
     assert features.shape == (1, INPUT_CHANNELS, height, width)
     np.testing.assert_array_equal(valid[0, 0, :17, :23].numpy(), depth > 0)
-    assert not valid[..., 17:, :].any() and not valid[..., 23:].any()
+    assert torch.equal(inverse[..., 17:, :], inverse[..., 16:17, :].expand_as(inverse[..., 17:, :]))
+    assert torch.equal(inverse[..., 23:], inverse[..., 22:23].expand_as(inverse[..., 23:]))
     expected = np.divide(1.0, depth, out=np.zeros_like(depth), where=depth > 0)
     np.testing.assert_allclose(inverse[0, 0, :17, :23], expected, rtol=1e-6)
     assert torch.equal(inverse > 0, valid > 0)

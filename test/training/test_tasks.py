@@ -168,8 +168,8 @@ def test_for_cameras_less_error_is_better(camera_task):
 
 
 def test_a_crop_larger_than_the_views_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match="crop is 25, and views are 32x24"):
-        made(replace(CAMERA, data=ViewData(3, crop=25)), tmp_path)
+    with pytest.raises(RecipeError, match="crop is 26, and views are 32x24"):
+        made(replace(CAMERA, data=ViewData(3, crop=26)), tmp_path)
 
 
 # --- maps ---------------------------------------------------------------------------------------
