@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from dsca_ros.engine.zoo import DEPTH, list_models
 from dsca_ros.evaluation.benchmark_report import benchmark_markdown
+from dsca_ros.evaluation.fidelity_report import fidelity_markdown
 from dsca_ros.evaluation.sensor_report import sensor_markdown
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -29,6 +31,13 @@ def test_tables_of_the_results_are_those_of_their_file(name):
 def test_tables_of_the_sensors_are_those_of_their_file():
     figures = json.loads((DOCS / "results" / "sensors.json").read_text())
     assert part((DOCS / "sensors.md").read_text(), "sensors") == sensor_markdown(figures)
+
+
+def test_tables_of_fidelity_are_those_of_their_file():
+    figures = json.loads((DOCS / "results" / "fidelity.json").read_text())
+    networks = {model.model for model in list_models() if model.domain == DEPTH}
+    assert networks <= {row["method"] for row in figures["sets"]}
+    assert part((DOCS / "fidelity.md").read_text(), "fidelity") == fidelity_markdown(figures, networks)
 
 
 @pytest.mark.parametrize("name", ["with-procedural", "without-procedural"])
