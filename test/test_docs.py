@@ -40,6 +40,47 @@ def test_tables_of_fidelity_are_those_of_their_file():
     assert part((DOCS / "fidelity.md").read_text(), "fidelity") == fidelity_markdown(figures, networks)
 
 
+def counted_limits() -> dict[str, str]:
+    """How often each limit of docs/fidelity.md holds for dsca-nano, as "13 of 16"."""
+    rows = json.loads((DOCS / "results" / "fidelity.json").read_text())["sets"]
+    by_method = {(row["set"], row["scale"], row["method"]): row for row in rows}
+    held: dict[str, list[bool]] = {}
+
+    def note(name: str, value: float | None, limit: float) -> None:
+        if value is not None:
+            held.setdefault(name, []).append(value <= limit)
+
+    for row in rows:
+        if row["method"] != "dsca-nano":
+            continue
+        usual = {m: by_method[row["set"], row["scale"], m] for m in ("nearest", "bilinear", "bicubic")}
+        against_truth = {"mae_mm": 0.9, "edge_mae_mm": 0.8, "rmse_mm": 1.0}
+        shares = against_truth if row["kind"] == "truth" else {"surface_mae_mm": 1.0}
+        for key, share in shares.items():
+            note(key, row[key], share * min(found[key] for found in usual.values()))
+        note("planes", row.get("plane_rms_ratio"), 1.0)
+        note("steadiness", row.get("steadiness_ratio"), 1.0)
+        if row["flying_pct"] is not None:
+            flying = min(usual["bilinear"]["flying_pct"] / 3.0, usual["nearest"]["flying_pct"] + 0.2)
+            note("flying", row["flying_pct"], flying)
+    return {name: f"{sum(results)} of {len(results)}" for name, results in held.items()}
+
+
+def test_the_limits_said_to_hold_are_those_that_hold():
+    text = " ".join((DOCS / "fidelity.md").read_text().split())
+    counted = counted_limits()
+    for claim in (
+        f"planes on {counted['planes']}",
+        f"**Mean error** holds on {counted['mae_mm']}",
+        f"**Recorded surfaces** hold on {counted['surface_mae_mm']}",
+        f"**Flying pixels** hold on {counted['flying']}",
+        f"**edges** on {counted['edge_mae_mm'].split()[0]}",
+        f"**RMSE** on {counted['rmse_mm'].split()[0]}",
+    ):
+        assert claim in text, claim
+    assert len(set(counted["steadiness"].split(" of "))) == 1
+
+
 @pytest.mark.parametrize("name", ["with-procedural", "without-procedural"])
 def test_validation_figures_of_the_results_are_those_of_the_logs(name):
     with (DOCS / "results" / f"{name}.csv").open() as file:

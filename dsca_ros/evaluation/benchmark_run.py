@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dsca_ros.engine.zoo import ModelFile
 from dsca_ros.evaluation.benchmark import (
-    BenchmarkError,
     Method,
     Result,
     averages,
@@ -25,6 +24,7 @@ from dsca_ros.evaluation.benchmark import (
     model_method,
     plain,
 )
+from dsca_ros.evaluation.folders import make_folder
 from dsca_ros.evaluation.published import AVERAGES, Case
 
 #: The size whose cost the paper states.
@@ -57,11 +57,7 @@ def run_benchmark(folder: Path, settings: BenchmarkSettings, console: Console) -
         ``cost[]`` (model, scale, parameters, gflop, seconds, engine) and ``published[]``.
     """
     maps = load_maps(folder)
-    if settings.pictures is not None:
-        try:
-            settings.pictures.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BenchmarkError(f"{settings.pictures} cannot be made a folder ({error.strerror})") from None
+    make_folder(settings.pictures)
     models = benchmark_models(settings.models, settings.scales, settings.precision)
     cases = sorted({case_of(m) for m in models}, key=lambda case: (case[1], case[0]))
     results: list[Result] = []

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dsca_ros.engine.zoo import DEPTH, list_models
 from dsca_ros.evaluation.fidelity import decimated, recorded_rows, truth_rows
+from dsca_ros.evaluation.folders import make_folder
 from dsca_ros.evaluation.held_out import held_out_frames
 from dsca_ros.evaluation.recordings import DepthSet, SetError, holds_frames, open_set
 from dsca_ros.upsampler import Upsampler
@@ -92,11 +93,7 @@ def run_fidelity(
         SetError, EngineError: if a set or a model is not there.
     """
     sets = open_sets(names)
-    if settings.pictures is not None:
-        try:
-            settings.pictures.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SetError(f"{settings.pictures} cannot be made a folder ({error.strerror})") from None
+    make_folder(settings.pictures)
     models = [
         file
         for file in list_models()

@@ -17,6 +17,7 @@ from dsca_ros.depth.sensor_fit import LEAST_WINDOWS, NoisePoint, SensorFit, fit_
 from dsca_ros.depth.sensors import SENSORS
 from dsca_ros.depth.synthetic import HELD_OUT_SEED
 from dsca_ros.evaluation.fidelity_run import open_sets
+from dsca_ros.evaluation.folders import make_folder
 from dsca_ros.evaluation.recordings import DepthSet, SetError
 
 #: The model that stands for a set's camera, by the name of its folder.
@@ -62,11 +63,7 @@ def run_sensors(names: list[str], settings: SensorSettings, console: Console) ->
     sets = [found for found in opened if isinstance(found, DepthSet)]
     if len(sets) < len(opened):
         raise SetError("sensors are measured on recorded frames: give folders of them alone")
-    if settings.pictures is not None:
-        try:
-            settings.pictures.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SetError(f"{settings.pictures} cannot be made a folder ({error.strerror})") from None
+    make_folder(settings.pictures)
     rows = [
         measure_set(depth_set, settings.model or MODELS.get(depth_set.folder.name, ""), settings.frames)
         for depth_set in track(sets, "measuring", console=console, transient=True)

@@ -123,10 +123,11 @@ def by_sensor(test):
 
 
 @by_sensor
-def test_mean_error_is_10_per_cent_under_the_best_plain_enlargement(kind, sensor):
+def test_mean_error_is_15_per_cent_under_the_best_plain_enlargement(kind, sensor):
     found = figures(kind, sensor)
     best = min(found[method]["mae_mm"] for method in ("nearest", "bilinear", "bicubic"))
-    assert found["dsca"]["mae_mm"] <= 0.9 * best
+    # The stereo camera smears most of its edges, and nobody knows where they were.
+    assert found["dsca"]["mae_mm"] <= (0.9 if sensor == "stereo" else 0.85) * best
 
 
 @by_sensor
@@ -141,10 +142,11 @@ def test_no_more_pixels_fly_than_with_nearest(kind, sensor):
     """Nearest repeats what was measured: what flies with it, the camera itself put there."""
     found = figures(kind, sensor)
     assert found["dsca"]["flying_pct"] <= found["nearest"]["flying_pct"] + 0.2
+    assert sensor == "stereo" or found["dsca"]["flying_pct"] <= 0.5 * found["bicubic"]["flying_pct"]
 
 
 @by_sensor
 def test_about_as_many_pixels_are_valid_as_with_nearest(kind, sensor):
     found = figures(kind, sensor)
     # The network decides: it has seen where cameras measure beside holes, and where not.
-    assert found["dsca"]["valid_pct"] == pytest.approx(found["nearest"]["valid_pct"], rel=0.05)
+    assert found["dsca"]["valid_pct"] == pytest.approx(found["nearest"]["valid_pct"], rel=0.03)

@@ -1,0 +1,23 @@
+"""Folders that evaluations write to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class FolderError(ValueError):
+    """A folder that cannot be written to."""
+
+
+def make_folder(folder: Path | None) -> None:
+    """Makes a folder for pictures, where one is asked for: before hours of work, not after them.
+
+    Raises:
+        FolderError: if it cannot be made.
+    """
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"{folder} cannot be made a folder ({error.strerror})") from None
