@@ -40,7 +40,7 @@ def smooth_noise(shape: tuple[int, int], radius: int, rng: np.random.Generator) 
     """Gaussian noise of unit variance, correlated over about 2 * radius + 1 pixels; float32."""
     if radius <= 2:
         padded = rng.standard_normal((shape[0] + 2 * radius, shape[1] + 2 * radius), np.float32)
-        return blur(padded, radius)[radius:-radius, radius:-radius] * np.float32(2 * radius + 1)
+        return blur(padded, radius)[radius : radius + shape[0], radius : radius + shape[1]] * np.float32(2 * radius + 1)
     # Coarse noise, enlarged linearly: the same look for a fraction of the random numbers.
     coarse_shape = (shape[0] // radius + 3, shape[1] // radius + 3)
     coarse = rng.standard_normal(coarse_shape, np.float32)

@@ -34,7 +34,8 @@ class StereoSensor:
     objects, frays their edges and correlates the noise; what only one of the two imagers sees is a hole.
 
     The default values are those of an Intel RealSense D4xx at 640x480: focal length 384 px, baseline
-    50 mm, disparity in 1/32 px. Noise is what recorded surfaces show (docs/sensors.md).
+    50 mm, disparity in 1/32 px. Noise is what recorded surfaces show (docs/sensors.md). Lengths are in pixels of
+    that focal length: in a frame of a smaller one, which the camera has shrunk, they are shorter.
 
     Attributes:
         noise_px: deviation of the disparity before it is rounded to ``step``, pixels.
@@ -87,8 +88,8 @@ class StereoSensor:
             reach=int(rng.integers(1, 4)),
             fattening=float(rng.uniform(0.0, 0.6)),
             fraying=float(rng.uniform(0.0, 0.9)),
-            smear=float(max(0.0, rng.uniform(-1.0, 1.0))),
-            smear_reach=int(rng.integers(1, 6)),
+            smear=float(max(0.0, rng.uniform(-0.6, 1.0))),
+            smear_reach=int(rng.integers(1, 9)),
             rim=int(rng.integers(0, 5)),
             dropout=float(rng.choice([0.0, 0.02, 0.06, 0.15])),
             outliers=float(rng.choice([0.0, 0.0005, 0.002])),
@@ -102,6 +103,7 @@ class StereoSensor:
         height, width = depth.shape
         exact = camera.fx * self.baseline / depth  # in pixels of this image
         native = np.float32(self.focal_px / camera.fx)
+        reach, smear_reach, rim = (self.length(length, camera) for length in (self.reach, self.smear_reach, self.rim))
         edge = maximum(exact) - minimum(exact) > 0.5 / native
         # The matching window locks on to an edge a fraction of a pixel off, in patches.
         columns = np.arange(width)[None, :] + np.rint(self.fraying * smooth_noise((height, width), 2, rng))
@@ -111,15 +113,15 @@ class StereoSensor:
         disparity = np.where(edge, exact[rows, columns], exact)
         fat = smooth_noise((height, width), 3, rng) > _normal_quantile(1.0 - self.fattening)
         disparity = np.where(fat, maximum(disparity), disparity)
-        if self.smear:
+        if self.smear and smear_reach:
             smeared = smooth_noise((height, width), 8, rng) > _normal_quantile(1.0 - self.smear)
-            disparity = np.where(smeared, blur(disparity, self.smear_reach), disparity)
+            disparity = np.where(smeared, blur(disparity, smear_reach), disparity)
         if self.outliers:
             astray = rng.random(depth.shape, np.float32) < self.outliers
             astray |= maximum(astray) & (rng.random(depth.shape, np.float32) < 0.3)  # alone, or a few together
             disparity = np.where(astray, disparity * rng.uniform(0.1, 2.5, depth.shape).astype(np.float32), disparity)
 
-        noise = correlated_noise(depth.shape, self.smooth_share, self.reach, rng)
+        noise = correlated_noise(depth.shape, self.smooth_share, reach, rng)
         measured = disparity * native + np.float32(self.noise_px) * noise
         measured = np.rint(measured * np.float32(1.0 / self.step)) * np.float32(self.step)
         with np.errstate(divide="ignore"):
@@ -131,10 +133,14 @@ class StereoSensor:
         step = maximum(disparity) - minimum(disparity)
         confusion = smooth_noise(depth.shape, 1, rng) + np.minimum(step * native, 2.0) * 0.4
         valid &= confusion < 2.6
-        if self.rim:
-            valid &= ~(maximum(edge, self.rim) & (smooth_noise(depth.shape, 4, rng) > 0.4))
+        if rim:
+            valid &= ~(maximum(edge, rim) & (smooth_noise(depth.shape, 4, rng) > 0.4))
         valid &= smooth_noise(depth.shape, 8, rng) > _normal_quantile(self.dropout)
         return _on_grid(result, valid, self.grid)
+
+    def length(self, native: int, camera: Intrinsics) -> int:
+        """A length in the sensor's own pixels in those of a frame; a frame of longer focal length is no enlarged one."""
+        return int(native * min(camera.fx / self.focal_px, 1.0) + 0.5)
 
     @staticmethod
     def _occluded(disparity: np.ndarray) -> np.ndarray:

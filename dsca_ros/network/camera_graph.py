@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from dsca_ros.network.dsca import DSCA, WEIGHTS, enlarge
 
-#: Channels of the network's input: depth, two differences from local means, validity.
-INPUT_CHANNELS = 4
-#: Differences of this share are half of full scale: that of a camera's noise, and of small steps.
-FINE, COARSE = 0.004, 0.04
+#: Differences from the 3x3 mean of these shares are half of full scale: of a camera's steps, of its noise, of edges.
+NEARBY = (0.0004, 0.004, 0.04)
+#: The same for differences from the local mean: of small steps between surfaces.
+FARTHER = 0.04
+#: Channels of the network's input: depth, differences from local means, validity.
+INPUT_CHANNELS = 1 + len(NEARBY) + 1 + 1
 #: Levels of the hole-filling pyramid; holes of up to 2 ** LEVELS pixels are filled smoothly.
 LEVELS = 6
 #: The level of the pyramid that counts as the local mean.
@@ -91,8 +93,9 @@ class CameraGraph(nn.Module):
         # share of depth, so that a doll's house and a street look alike.
         around = F.avg_pool2d(filled, 3, stride=1, padding=1, count_include_pad=False)
         mean = mean.clamp(min=1e-4)
-        features = [0.5 * torch.log(mean), compress((filled - around) / mean, FINE)]
-        features += [compress((filled - mean) / mean, COARSE), valid]
+        features = [0.5 * torch.log(mean)]
+        features += [compress((filled - around) / mean, half_scale) for half_scale in NEARBY]
+        features += [compress((filled - mean) / mean, FARTHER), valid]
         return inverse, valid, torch.cat(features, dim=1)
 
     def stages(self, inverse: Tensor, valid: Tensor, features: Tensor, guarded: bool = False) -> list[StageResult]:

@@ -125,11 +125,11 @@ def _made(folder: Path) -> Path:
 def random_sensor(rng: np.random.Generator) -> Sensor:
     """A depth camera from the range that is sold, or a perfect one."""
     draw = rng.random()
-    if draw < 0.45:
+    if draw < 0.42:
         return StereoSensor.random(rng)
-    if draw < 0.70:
+    if draw < 0.62:
         return TimeOfFlightSensor.random(rng)
-    return PhoneLidarSensor.random(rng) if draw < 0.78 else IdealSensor()
+    return PhoneLidarSensor.random(rng) if draw < 0.70 else IdealSensor()
 
 
 def shrink(depth: np.ndarray, factor: int, rng: np.random.Generator) -> np.ndarray:
@@ -181,13 +181,13 @@ def make_lesson(pool: ViewPool, index: int, crop: int, rng: np.random.Generator)
     ]
     measured = [False] * len(targets)
     sensor = random_sensor(rng)
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         low = measure(1)
     else:
         factor = int(rng.choice([f for f in pool.factors[1:] if f <= 4]))
         frame = measure(factor)
         low = shrink(frame, factor, rng)
-        if isinstance(sensor, IdealSensor) or rng.random() < 0.6:
+        if isinstance(sensor, IdealSensor) or rng.random() < 0.85:
             for k, f in enumerate(pool.factors[1:]):
                 if f <= factor:
                     targets[k] = frame if f == factor else decimate(frame, factor // f)
