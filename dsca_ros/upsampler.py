@@ -8,6 +8,7 @@ import numpy as np
 
 from dsca_ros.depth import holes, units
 from dsca_ros.engine.factory import create_engine
+from dsca_ros.engine.starting import RUNNING
 
 DEFAULT_MODEL = "dsca-nano"
 DEFAULT_SCALE = 2
@@ -27,10 +28,14 @@ class Upsampler:
         model: name of a model, such as ``dsca-nano``.
         scale: 2, 4 or 8, where the model has it.
         engine: ``auto`` takes the fastest engine this machine can run.
-        precision: ``fp32`` or ``fp16``.
+        precision: ``fp32``, ``fp16``, or ``auto``: fp16 on a GPU, fp32 on a CPU.
         threads: threads of one inference on a CPU; 0 takes the number of cores.
         depth_range: nearest and farthest depth taken as valid, metres; may be set at any time.
         fill_holes: holes of up to so many pixels are filled before, infinity fills all; may be set at any time.
+        background: an engine that takes long to start does not hold up anybody: see `state`. A call then raises
+            EngineNotReady where there is nothing to run meanwhile.
+        warm_start: with ``background``, ONNX Runtime runs on the CPU meanwhile.
+        share_memory: results may lie in the engine's own memory, which the next call writes over.
 
     Raises:
         EngineError: if the model or the engine does not exist or cannot run here.
@@ -41,17 +46,23 @@ class Upsampler:
         model: str = DEFAULT_MODEL,
         scale: int = DEFAULT_SCALE,
         engine: str = "auto",
-        precision: str = "fp32",
+        precision: str = "auto",
         threads: int = 0,
         depth_range: tuple[float, float] = DEFAULT_RANGE,
         fill_holes: float = 0.0,
+        background: bool = False,
+        warm_start: bool = True,
+        share_memory: bool = False,
     ) -> None:
         self.model = model
         self.scale = scale
         self.precision = precision
         self.depth_range = depth_range
         self.fill_holes = fill_holes
-        self._engine = create_engine(engine, model, scale, precision, threads)
+        self._share_memory = share_memory
+        self._engine = create_engine(
+            engine, model, scale, precision, threads, background=background, warm_start=warm_start
+        )
 
     @property
     def engine(self) -> str:
@@ -62,6 +73,16 @@ class Upsampler:
     def device(self) -> str:
         """What it runs on: ``CPU``, or the GPU's name."""
         return self._engine.device
+
+    @property
+    def state(self) -> str:
+        """``RUNNING``; with ``background`` also ``BUILDING`` or ``FAILED``, and `note` says more."""
+        return getattr(self._engine, "state", RUNNING)
+
+    @property
+    def note(self) -> str:
+        """How far a start in the background is, or what failed in it; empty when all is well."""
+        return getattr(self._engine, "note", "")
 
     def __call__(self, depth: np.ndarray) -> np.ndarray:
         """Super-resolves one image.
@@ -75,7 +96,8 @@ class Upsampler:
         """
         if self.fill_holes > 0:
             depth = holes.fill_holes(depth, units.in_range(depth, self.depth_range), self.fill_holes)
-        return self._engine.infer(depth, self.depth_range)
+        result = self._engine.infer(depth, self.depth_range)
+        return result if self._share_memory or result.base is None else result.copy()
 
     def close(self) -> None:
         """Frees the engine."""

@@ -139,7 +139,7 @@ class StereoSensor:
         return _on_grid(result, valid, self.grid)
 
     def length(self, native: int, camera: Intrinsics) -> int:
-        """A length in the sensor's own pixels in those of a frame; a frame of longer focal length is no enlarged one."""
+        """A length in the sensor's own pixels in those of a frame; no frame has more pixels than the sensor."""
         return int(native * min(camera.fx / self.focal_px, 1.0) + 0.5)
 
     @staticmethod

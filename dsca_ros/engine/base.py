@@ -11,14 +11,24 @@ class EngineError(RuntimeError):
     """An engine that cannot start or run; the text says what to do."""
 
 
+class EngineNotReady(EngineError):
+    """An engine that is still being built; the text says how far it is."""
+
+
 class Engine(Protocol):
     """A depth image in, a larger one out. One thread uses it at a time."""
 
-    #: What runs, for people: "ONNX Runtime 1.23 (CPU, 2 threads)".
-    description: str
-    #: What it runs on: ``CPU``, or the GPU's name.
-    device: str
     scale: int
+
+    @property
+    def description(self) -> str:
+        """What runs, for people: "ONNX Runtime 1.23 (CPU, 2 threads)"."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """What it runs on: ``CPU``, or the GPU's name."""
+        ...
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """Super-resolves one image.
@@ -30,10 +40,36 @@ class Engine(Protocol):
             depth_range: nearest and farthest depth taken as valid, metres; levels have none.
 
         Returns:
-            [scale * H, scale * W] of the same dtype and unit.
+            [scale * H, scale * W] of the same dtype and unit. It may be the engine's own memory (``base`` is not
+            None then), which the next call writes over.
+
+        Raises:
+            EngineError: if it fails.
+            EngineNotReady: if it cannot yet.
         """
         ...
 
     def close(self) -> None:
         """Frees what the engine holds; it cannot be used after that."""
+        ...
+
+
+class SlowEngine(Engine, Protocol):
+    """An engine that takes long before the first image of a size: it is built, loaded and warmed up."""
+
+    def prepare(self, shape: tuple[int, int], dtype: np.dtype) -> None:
+        """Gets ready for images of a height and width and dtype; seconds to minutes.
+
+        Raises:
+            EngineError: if it cannot.
+        """
+        ...
+
+    def stop_preparing(self) -> None:
+        """Ends a `prepare` that runs in another thread soon; it raises there."""
+        ...
+
+    @property
+    def progress(self) -> str:
+        """How far `prepare` is, for people."""
         ...

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: runs everywhere, and is what tests hold other engines to."""
+"""ONNX Runtime: on the CPU it runs everywhere, and is what tests hold other engines to; also on a GPU."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import onnxruntime as ort
 
 from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import EngineError
+from dsca_ros.engine.gpu import find_driver
 from dsca_ros.engine.zoo import ModelFile
 
 #: Sessions kept, one for each input size; a camera that changes its profile back finds its old one.
@@ -19,20 +20,23 @@ class OnnxRuntimeEngine:
     Args:
         model: the exported graph to run.
         threads: threads of one inference; 0 takes the number of cores.
+        cuda: run it on the first NVIDIA GPU.
 
     Raises:
-        EngineError: if the file is damaged or is no graph of this package.
+        EngineError: if the file is damaged or is no graph of this package, or the GPU cannot be used.
     """
 
-    def __init__(self, model: ModelFile, threads: int = 0) -> None:
+    def __init__(self, model: ModelFile, threads: int = 0, cuda: bool = False) -> None:
         self.scale = model.scale
-        self.device = "CPU"
+        self.device = find_driver().gpus[0].name if cuda else "CPU"
+        self._provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
         self.threads = threads
         self._model = model
         self._graph = model.read()
         self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
         workers = f"{threads} threads" if threads != 1 else "1 thread"
-        self.description = f"ONNX Runtime {ort.__version__} (CPU, {workers if threads else 'all cores'})"
+        on = f"{self.device}, {model.precision}" if cuda else f"CPU, {workers if threads else 'all cores'}"
+        self.description = f"ONNX Runtime {ort.__version__} ({on})"
         # A broken graph is found now, not at the first frame.
         self._session((8, 8))
         self._sessions.clear()
@@ -50,10 +54,15 @@ class OnnxRuntimeEngine:
             options.add_free_dimension_override_by_name("height", shape[0])
             options.add_free_dimension_override_by_name("width", shape[1])
             try:
-                session = ort.InferenceSession(self._graph, options, providers=["CPUExecutionProvider"])
+                session = ort.InferenceSession(self._graph, options, providers=[self._provider])
             except Exception as error:  # onnxruntime raises its own kinds, straight from C++
                 text = str(error).splitlines()[0]
                 raise EngineError(f"ONNX Runtime cannot load {self._model.path}: {text}") from error
+            # It only warns, and takes the CPU, where CUDA or cuDNN are missing.
+            if self._provider not in session.get_providers():
+                raise EngineError(
+                    f"ONNX Runtime cannot use {self.device}; remedy: install the CUDA and cuDNN it was built with"
+                )
             while len(self._sessions) >= KEPT_SESSIONS:
                 self._sessions.pop(next(iter(self._sessions)))
         self._sessions[shape] = session  # the newest last

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import EngineError
 from dsca_ros.engine.export import ExportError, load_weights, make_graph
 from dsca_ros.engine.zoo import ModelFile
 
+#: CUDA graphs kept, one for each size; a camera that changes its profile back finds its old one.
+KEPT_GRAPHS = 2
+#: Runs before a capture, in which libraries choose their kernels and allocate.
+WARM_UP_RUNS = 3
+
 
 class TorchEngine:
-    """See `Engine`.
+    """See `Engine`. On a GPU the network runs in channels_last, as one CUDA graph for each size of image.
 
     Args:
         model: the exported graph whose weights to run.
@@ -36,18 +42,56 @@ class TorchEngine:
             raise EngineError(str(error)) from None
         graph = make_graph(network, model.domain, half=model.precision == "fp16").eval()
         self._graph: torch.nn.Module | None = graph.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._captured: dict[tuple[int, ...], _Captured] = {}
 
     @torch.inference_mode()
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`."""
         if self._graph is None:
             raise EngineError("this engine is closed")
-        inputs = graph_inputs(depth, depth_range, self._domain).values()
+        arrays = graph_inputs(depth, depth_range, self._domain).values()
         # A camera's array may be read-only, and torch has no such tensors.
-        owned = (array if array.flags.writeable else array.copy() for array in inputs)
-        result = self._graph(*(torch.from_numpy(array).to(self._device) for array in owned))
+        inputs = [torch.from_numpy(array if array.flags.writeable else array.copy()) for array in arrays]
+        try:
+            result = self._graph(*inputs) if self._device.type == "cpu" else self._replay(self._graph, inputs)
+        except torch.cuda.OutOfMemoryError as error:
+            raise EngineError(f"the GPU has too little free memory ({str(error).splitlines()[0]})") from None
         return like_input(result.cpu().numpy(), depth.dtype)
+
+    def _replay(self, graph: torch.nn.Module, inputs: list[Tensor]) -> Tensor:
+        """The result of the CUDA graph for this size, captured at its first image."""
+        size = tuple(inputs[0].shape)
+        captured = self._captured.pop(size, None)
+        if captured is None:
+            while len(self._captured) >= KEPT_GRAPHS:
+                self._captured.pop(next(iter(self._captured)))
+            captured = _Captured(graph, [tensor.to(self._device) for tensor in inputs])
+        self._captured[size] = captured  # the newest last
+        return captured.replay(inputs)
 
     def close(self) -> None:
         """See `Engine.close`."""
+        self._captured.clear()
         self._graph = None
+
+
+class _Captured:
+    """A CUDA graph of a module, with the memory it reads from and writes to."""
+
+    def __init__(self, module: torch.nn.Module, inputs: list[Tensor]) -> None:
+        self._inputs = inputs
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_RUNS):
+                module(*inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._result = module(*inputs)
+
+    def replay(self, inputs: list[Tensor]) -> Tensor:
+        for mine, given in zip(self._inputs, inputs):
+            mine.copy_(given)
+        self._graph.replay()
+        return self._result

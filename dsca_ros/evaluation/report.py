@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -12,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dsca_ros.engine.factory import ENGINES
+from dsca_ros.engine.gpu import GpuError, find_driver
+from dsca_ros.engine.tensorrt_build import FLAVOURS
 from dsca_ros.engine.zoo import list_models, models_folder
 
 
@@ -69,11 +72,13 @@ def installation() -> dict[str, Any]:
     for kind in ENGINES:
         reason = kind.missing()
         engines.append({"engine": kind.name, "version": kind.version(), "usable": reason is None, "why_not": reason})
-    chosen = next((e["engine"] for e in engines if e["usable"]), None)
-    names = ("dsca_ros", "numpy", "onnxruntime", "torch", "rclpy")
+    usable = {e["engine"] for e in engines if e["usable"]}
+    chosen = next((kind.name for kind in ENGINES if kind.automatic and kind.name in usable), None)
+    names = ("dsca_ros", "numpy", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "pycuda", "rclpy")
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
+        **_gpus(),
         "packages": {name: _version(name) for name in names},
         "engines": engines,
         "auto": chosen,
@@ -93,10 +98,36 @@ def installation() -> dict[str, Any]:
     }
 
 
+def _gpus() -> dict[str, Any]:
+    try:
+        driver = find_driver()
+    except GpuError as error:
+        return {"gpus": [], "driver_cuda": None, "no_gpu": str(error)}
+    gpus = [{"name": g.name, "target": g.target, "bytes": g.memory} for g in driver.gpus]
+    return {"gpus": gpus, "driver_cuda": ".".join(map(str, driver.cuda)), "no_gpu": None}
+
+
+def engine_table(rows: list[dict[str, Any]], folder: Path) -> Table:
+    """What `dsca build` shows."""
+    table = Table(title=f"engines in {folder}", title_justify="left")
+    for heading in ("model", "size", "precision", "takes", "for", "built with", "s", "MB"):
+        table.add_column(heading, justify="right" if heading in ("s", "MB") else "left")
+    for row in rows:
+        if "model" not in row:
+            table.add_row(f"{Path(row['path']).name}: damaged, will be built anew")
+            continue
+        target = row["target"] + f" ({row['gpu']})" * bool(row["gpu"])
+        made = f"{FLAVOURS[row['flavour']]} {row['version']}"
+        seconds = f"{row['seconds']:.1f}" if row["seconds"] is not None else ""
+        name, megabytes = f"{row['model']} ×{row['scale']}", f"{row['bytes'] / 1e6:.1f}"
+        table.add_row(name, row["size"], row["precision"], row["dtype"], target, made, seconds, megabytes)
+    return table
+
+
 def _version(name: str) -> str | None:
     if importlib.util.find_spec(name) is None:
         return None
-    for candidate in (name, f"ros-{name}", name.replace("_", "-")):
+    for candidate in (name, f"ros-{name}", name.replace("_", "-"), f"{name}_cu13", f"{name}_cu12"):
         try:
             return metadata.version(candidate)
         except metadata.PackageNotFoundError:
@@ -107,7 +138,9 @@ def _version(name: str) -> str | None:
 def info_table(figures: dict[str, Any]) -> Group:
     """What `dsca info` shows."""
     packages = ", ".join(f"{k} {v or 'not installed'}" for k, v in figures["packages"].items())
-    head = Text(f"Python {figures['python']} on {figures['machine']}\n{packages}\n")
+    gpus = ", ".join(f"{g['name']} ({g['target']}, {g['bytes'] >> 20} MiB)" for g in figures["gpus"])
+    gpu = f"{gpus}; the driver runs CUDA {figures['driver_cuda']}" if gpus else figures["no_gpu"]
+    head = Text(f"Python {figures['python']} on {figures['machine']}\n{packages}\nGPU: {gpu}\n")
     engines = Table(title="engines, in the order in which auto tries them", title_justify="left")
     for heading in ("engine", "version", "here"):
         engines.add_column(heading)

@@ -147,9 +147,14 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         [B, C, C].
     """
-    a, b = a.flatten(2), b.flatten(2)
-    mean_a, mean_b = a.mean(dim=2, keepdim=True), b.mean(dim=2, keepdim=True)
-    covariance = (a @ b.transpose(1, 2)) / a.shape[2] - mean_a @ mean_b.transpose(1, 2)
-    variance_a = (a.square().mean(dim=2, keepdim=True) - mean_a.square()).clamp(min=1e-6)
-    variance_b = (b.square().mean(dim=2, keepdim=True) - mean_b.square()).clamp(min=1e-6)
-    return covariance * torch.rsqrt(variance_a @ variance_b.transpose(1, 2))
+    return _unit(a.flatten(2)) @ _unit(b.flatten(2)).transpose(1, 2)
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """[B, C, N], every row without its mean and of length 1 (less, where it hardly varies).
+
+    Before the product, not after it: so nothing in it leaves the range of half precision, in which some GPUs
+    compute it.
+    """
+    centred = rows - rows.mean(dim=2, keepdim=True)
+    return centred * torch.rsqrt(centred.square().sum(dim=2, keepdim=True).clamp(min=1e-6 * rows.shape[2]))

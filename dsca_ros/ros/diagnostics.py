@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from dsca_ros.engine.starting import BUILDING, FAILED, RUNNING
+
 #: Latencies and rates are taken over this many frames at most.
 WINDOW = 300
 #: Rates are taken over the last so many seconds.
@@ -45,6 +47,9 @@ class Health:
     engine: str = "starting"
     precision: str = ""
     device: str = ""
+    #: State of the engine, and what there is to say of it; see `Upsampler.state`.
+    engine_state: str = RUNNING
+    engine_note: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _counts: Counter = field(default_factory=Counter)
     _input: deque = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -120,6 +125,10 @@ class Health:
         quiet = time.monotonic() - self._input[-1] if self._input else None
         if self._error:
             return DiagnosticStatus.ERROR, f"ERROR: {self._error}"
+        if self.engine_state == FAILED:
+            return DiagnosticStatus.ERROR, f"ERROR: {self.engine_note}"
+        if self.engine_state == BUILDING and self._input:
+            return DiagnosticStatus.WARN, f"BUILDING: {self.engine_note}"
         if not listened_to:
             return DiagnosticStatus.OK, "IDLE: nobody listens, so nothing is computed"
         if quiet is None:

@@ -26,6 +26,8 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from dsca_ros.depth import holes, units
+from dsca_ros.engine.base import EngineNotReady
+from dsca_ros.engine.starting import BUILDING, RUNNING
 from dsca_ros.ros import messages, parameters
 from dsca_ros.ros.diagnostics import FrameTimes, Health
 from dsca_ros.ros.qos import INPUT_QOS, OUTPUT_QOS, publisher_events, subscription_events
@@ -66,9 +68,15 @@ class DscaNode(ClosableNode):
         self._points_buffer: np.ndarray | None = None
 
         s = self.settings
-        self.upsampler = Upsampler(s.model, s.scale, s.engine, s.precision, s.threads, s.depth_range)
-        self.health.engine, self.health.device = self.upsampler.engine, self.upsampler.device
-        self.get_logger().info(f"{s.model} x{s.scale} ({s.precision}) on {self.upsampler.engine}")
+        # Results are copied into messages before the next frame: no need of memory of their own.
+        self.upsampler = Upsampler(
+            *(s.model, s.scale, s.engine, s.precision, s.threads, s.depth_range),
+            background=True,
+            warm_start=s.warm_start and not s.build_only,
+            share_memory=True,
+        )
+        self._engine_told = ""
+        self._tell_engine()
 
         self._slot: Frame | None = None
         self._wake = threading.Condition()
@@ -109,7 +117,7 @@ class DscaNode(ClosableNode):
 
     def _follow_demand(self) -> None:
         """Subscribes to the camera while someone listens, and lets go of it after."""
-        wanted = not self.settings.lazy or self._listened_to()
+        wanted = not self.settings.lazy or self.settings.build_only or self._listened_to()
         if wanted and not self._subscriptions_to_camera:
             self.health.listening()
             with self._wake:
@@ -143,7 +151,28 @@ class DscaNode(ClosableNode):
             while len(self._infos) > KEPT_INFOS:
                 self._infos.popitem(last=False)
 
+    def _tell_engine(self) -> None:
+        """Brings what is known of the engine up to date, and logs what is new."""
+        state, note, engine = self.upsampler.state, self.upsampler.note, self.upsampler.engine
+        self.health.engine, self.health.device = engine, self.upsampler.device
+        self.health.engine_state, self.health.engine_note = state, note
+        told = f"{state} {note}" if state == BUILDING else f"{state} {engine}"
+        if told == self._engine_told:
+            return
+        self._engine_told = told
+        what = f"{self.settings.model} x{self.settings.scale}"
+        if state == RUNNING:
+            self.get_logger().info(f"{what} on {engine}")
+        elif state == BUILDING:
+            self.get_logger().info(f"{what}: engine is being built ({note}); meanwhile on: {engine}")
+
     def _on_timer(self) -> None:
+        self._tell_engine()
+        if self.settings.build_only and self.upsampler.state != BUILDING:
+            built = self.upsampler.state == RUNNING
+            text = f"ready: {self.upsampler.engine}" if built else f"no engine: {self.upsampler.note}"
+            self.get_logger().info(f"build_only: {text}")
+            raise SystemExit(0 if built else 1)
         # Matched events do the same at once, where the distribution has them.
         self._follow_demand()
         name = self.get_fully_qualified_name()
@@ -181,6 +210,8 @@ class DscaNode(ClosableNode):
                 self._process(frame)
             except messages.BadMessage as error:
                 self._reject(error)
+            except EngineNotReady:
+                self.health.count("dropped_building")  # the log tells of the build
             except Exception as error:  # whatever an engine raises: the next frame gets its chance
                 if self._stopping or not self.context.ok():
                     return

@@ -10,8 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from dsca_ros.depth.holes import hole_size
-from dsca_ros.engine.factory import ENGINE_NAMES
-from dsca_ros.engine.zoo import PRECISIONS
+from dsca_ros.engine.factory import ENGINE_NAMES, PRECISION_NAMES
 from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_RANGE, DEFAULT_SCALE
 
 ENCODINGS = ("passthrough", "16UC1", "32FC1")
@@ -22,6 +21,10 @@ FARTHEST = 65.0
 def _text(description: str, read_only: bool = False, choices: tuple[str, ...] = ()) -> ParameterDescriptor:
     constraint = f"one of: {', '.join(choices)}" if choices else ""
     return ParameterDescriptor(description=description, additional_constraints=constraint, read_only=read_only)
+
+
+def _flag(description: str) -> ParameterDescriptor:
+    return ParameterDescriptor(description=description, read_only=True)
 
 
 def _text_or_number(description: str) -> ParameterDescriptor:
@@ -43,7 +46,9 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     "model": (DEFAULT_MODEL, _text("Name of the model, see `dsca info`", read_only=True)),
     "scale": (DEFAULT_SCALE, _integer("Output size over input size per axis: 2, 4 or 8", 2, 8)),
     "engine": ("auto", _text("What runs the model; auto takes the fastest here", True, ENGINE_NAMES)),
-    "precision": ("fp32", _text("Arithmetic of the network", True, PRECISIONS)),
+    "precision": ("auto", _text("Arithmetic of the network; auto: fp16 on a GPU", True, PRECISION_NAMES)),
+    "warm_start": (True, _flag("Run on the CPU until a GPU engine is built")),
+    "build_only": (False, _flag("Build the engine for the camera's first image, and end")),
     "threads": (0, _integer("Threads of one inference on a CPU; 0 takes the number of cores", 0, 64)),
     "min_depth": (DEFAULT_RANGE[0], _number("Nearest depth taken as valid, metres", 0.01, FARTHEST)),
     "max_depth": (DEFAULT_RANGE[1], _number("Farthest depth taken as valid, metres", 0.01, FARTHEST)),
@@ -63,6 +68,8 @@ class Settings:
     scale: int
     engine: str
     precision: str
+    warm_start: bool
+    build_only: bool
     threads: int
     min_depth: float
     max_depth: float
@@ -75,7 +82,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.scale not in (2, 4, 8):
             raise ValueError(f"scale is {self.scale}; it must be 2, 4 or 8")
-        for name, choices in (("engine", ENGINE_NAMES), ("precision", PRECISIONS), ("output_encoding", ENCODINGS)):
+        for name, choices in (("engine", ENGINE_NAMES), ("precision", PRECISION_NAMES), ("output_encoding", ENCODINGS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of: {', '.join(choices)}")
         hole_size(self.fill_holes)

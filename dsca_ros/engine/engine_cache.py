@@ -1,0 +1,246 @@
+"""Built engines on disk: found by everything they depend on, whole or not there.
+
+An engine is one file: a line of magic, a line of JSON about it, and TensorRT's own bytes with their hash in the
+JSON. It is written aside and renamed, so nobody sees half of one. What cannot be used is built anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dsca_ros.engine.base import EngineError
+
+log = logging.getLogger(__name__)
+
+MAGIC = b"dsca_ros engine 1\n"
+SUFFIX, LOCK, PARTIAL = ".engine", ".lock", ".partial"
+#: How often a build that waits for another one looks whether that is done, seconds.
+LOOK_EVERY = 0.2
+
+
+def engines_folder() -> Path:
+    """Where engines are kept: ``${XDG_CACHE_HOME:-~/.cache}/dsca_ros/engines``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "dsca_ros" / "engines"
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything an engine depends on.
+
+    Attributes:
+        model, scale, precision: of the graph.
+        graph: SHA-256 of the graph's file.
+        dtype: what it takes: ``uint16`` millimetres or ``float32``.
+        width, height: of the input.
+        target: GPU architecture, such as ``sm89``.
+        gpu: name of the GPU, for TensorRT, whose tactics were timed on it; empty for TensorRT-RTX.
+        flavour, version: of TensorRT.
+    """
+
+    model: str
+    scale: int
+    precision: str
+    graph: str
+    dtype: str
+    width: int
+    height: int
+    target: str
+    gpu: str
+    flavour: str
+    version: str
+
+    @property
+    def file_name(self) -> str:
+        """Readable, and unlike that of every other key."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        size = f"{self.width}x{self.height}"
+        parts = (self.model, f"x{self.scale}", self.precision, size, self.dtype, self.target, self.flavour, digest)
+        return "-".join(parts) + SUFFIX
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine and what is known of it: how long it took to build, whether its accuracy was measured, ..."""
+
+    plan: bytes
+    facts: dict[str, Any]
+
+
+class EngineCache:
+    """A folder of engines, for any number of processes at once.
+
+    Args:
+        folder: where; made when the first engine is stored.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or engines_folder()
+
+    def path(self, key: EngineKey) -> Path:
+        """Where the engine of a key is, or would be."""
+        return self.folder / key.file_name
+
+    def load(self, key: EngineKey) -> StoredEngine | None:
+        """The engine of a key, or None; one warning if what is there cannot be used."""
+        path = self.path(key)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("cannot read %s (%s): the engine is built anew", path, error.strerror)
+            return None
+        try:
+            about, plan = _unpack(data)
+            if about["key"] != asdict(key):
+                raise ValueError("it is of another key")
+        except ValueError as error:
+            log.warning("%s is damaged (%s): the engine is built anew", path, error)
+            return None
+        return StoredEngine(plan, about["facts"])
+
+    def store(self, key: EngineKey, engine: StoredEngine) -> Path | None:
+        """Writes an engine under its name, in one step; None, and one warning, if that cannot be."""
+        about = {
+            "key": asdict(key),
+            "facts": engine.facts,
+            "sha256": hashlib.sha256(engine.plan).hexdigest(),
+        }
+        path = self.path(key)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, partial = tempfile.mkstemp(suffix=PARTIAL, prefix=path.stem, dir=self.folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(MAGIC + json.dumps(about).encode() + b"\n" + engine.plan)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(partial)
+                raise
+        except OSError as error:
+            log.warning(
+                "cannot keep the engine in %s (%s): it will be built again at the next start; remedy: make room there, "
+                "or set XDG_CACHE_HOME to a folder that can be written",
+                self.folder,
+                error.strerror,
+            )
+            return None
+        return path
+
+    def discard(self, key: EngineKey) -> None:
+        """Removes the engine of a key."""
+        with contextlib.suppress(OSError):
+            self.path(key).unlink()
+
+    @contextlib.contextmanager
+    def locked(self, key: EngineKey, waiting: Callable[[], bool]) -> Iterator[None]:
+        """Holds the lock of a key: of two that want the same engine the second waits for the first.
+
+        The lock is the kernel's: it ends with the process that holds it, however that ends.
+
+        Args:
+            key: what is to be built.
+            waiting: called again and again while another process holds the lock; False gives up.
+
+        Raises:
+            EngineError: if ``waiting`` says False.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = open(self.path(key).with_suffix(LOCK), "w")  # noqa: SIM115 (closed below)
+        except OSError:
+            yield  # a folder that cannot be written needs no lock: nothing is shared there
+            return
+        with file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not waiting():
+                        raise EngineError("the wait for another process's build was ended") from None
+                    time.sleep(LOOK_EVERY)
+            yield
+
+    def get(
+        self, key: EngineKey, make: Callable[[], StoredEngine], waiting: Callable[[], bool] = lambda: True
+    ) -> tuple[StoredEngine, bool]:
+        """The engine of a key, built and stored if it is not there, and whether it was built."""
+        found = self.load(key)
+        if found is not None:
+            return found, False
+        with self.locked(key, waiting):
+            found = self.load(key)  # another process may have been first
+            if found is not None:
+                return found, False
+            made = make()
+            self.store(key, made)
+            return made, True
+
+    def timing_cache(self, key: EngineKey) -> Path:
+        """Where the timings of the builds of one TensorRT for one GPU are kept."""
+        digest = hashlib.sha256(f"{key.flavour} {key.version} {key.target} {key.gpu}".encode()).hexdigest()[:12]
+        return self.folder / f"{key.flavour}-{key.target}-{digest}.timings"
+
+    def each(self) -> list[tuple[Path, dict[str, Any] | None]]:
+        """Every engine here and what is known of it; None for one that is damaged."""
+        found: list[tuple[Path, dict[str, Any] | None]] = []
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            try:
+                about, _ = _unpack(path.read_bytes())
+                found.append((path, about))
+            except (OSError, ValueError):
+                found.append((path, None))
+        return found
+
+    def clean(self) -> tuple[int, int]:
+        """Removes everything here but locks that are held: number of files and their bytes."""
+        count = size = 0
+        for path in self.folder.glob("*"):
+            if not path.is_file() or (path.suffix == LOCK and _is_held(path)):
+                continue
+            size += path.stat().st_size
+            count += path.suffix == SUFFIX
+            path.unlink(missing_ok=True)
+        return count, size
+
+
+def _is_held(path: Path) -> bool:
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """An engine file's JSON and its plan; ValueError if it is not whole."""
+    if not data.startswith(MAGIC):
+        raise ValueError("not an engine of this package")
+    end = data.find(b"\n", len(MAGIC))
+    try:
+        about = json.loads(data[len(MAGIC) : end])
+        plan = data[end + 1 :]
+        if hashlib.sha256(plan).hexdigest() != about["sha256"]:
+            raise ValueError("truncated or changed")
+        if not isinstance(about["key"], dict) or not isinstance(about["facts"], dict):
+            raise ValueError("not an engine of this package")
+    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
+        raise ValueError("its head cannot be read") from None
+    return about, plan
