@@ -66,11 +66,20 @@ setup(
             "ros-jazzy-sensor-msgs",
             "ros-jazzy-diagnostic-msgs",
         ],
-        "tensorrt": ["tensorrt-rtx-cu13", "pycuda"],
+        # pycuda is built where it is installed, with the CUDA toolkit. On a Jetson, TensorRT is JetPack's.
+        "tensorrt": ["tensorrt-rtx-cu13; platform_machine == 'x86_64'", "pycuda", "onnx"],
         "train": ["torch>=2.9", "safetensors", "onnx", "onnxscript"],
         "replay": ["rosbags"],
         # colcon reads this one to learn that the tests are pytest's.
         "test": ["pytest"],
-        "dev": ["pytest", "ruff", "mypy", "types-PyYAML", "colcon-common-extensions"],
+        "dev": [
+            "pytest",
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+            "colcon-common-extensions",
+            # Builds engines where there is no GPU.
+            "tensorrt-rtx-cu13; platform_machine == 'x86_64' and sys_platform == 'linux'",
+        ],
     },
 )

@@ -372,6 +372,9 @@ def build(
     list_engines: bool = typer.Option(False, "--list", help="List the engines that are there, and build nothing."),
     clean: bool = typer.Option(False, "--clean", help="Remove every engine, and build nothing."),
     json_file: str = JSON,
+    markdown: str = typer.Option(
+        None, metavar="FILE", help="Write build times as Markdown; FILE#PART replaces PART of a document; - is stdout."
+    ),
 ) -> None:
     """Builds TensorRT engines ahead of time; with TensorRT-RTX also for GPUs that are not in this machine.
 
@@ -384,7 +387,7 @@ def build(
     from dsca_ros.engine.engine_cache import EngineCache
     from dsca_ros.engine.plans import Plan
     from dsca_ros.engine.zoo import PRECISIONS
-    from dsca_ros.evaluation.report import engine_table
+    from dsca_ros.evaluation.report import engine_markdown, engine_table
 
     dtypes: dict[str, np.dtype] = {"16UC1": np.dtype(np.uint16), "32FC1": np.dtype(np.float32)}
     if encoding not in dtypes:
@@ -421,7 +424,9 @@ def build(
     except EngineError as error:
         fail(str(error))
     write_json({"folder": str(cache.folder), "engines": rows}, json_file)
-    if json_file != "-":
+    if rows and not list_engines:
+        write_markdown(engine_markdown(rows), markdown)
+    if "-" not in (json_file, markdown):
         Console().print(engine_table(rows, cache.folder))
 
 

@@ -56,7 +56,6 @@ class Upsampler:
     ) -> None:
         self.model = model
         self.scale = scale
-        self.precision = precision
         self.depth_range = depth_range
         self.fill_holes = fill_holes
         self._share_memory = share_memory
@@ -73,6 +72,11 @@ class Upsampler:
     def device(self) -> str:
         """What it runs on: ``CPU``, or the GPU's name."""
         return self._engine.device
+
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the network: ``fp32`` or ``fp16``."""
+        return self._engine.precision
 
     @property
     def state(self) -> str:

@@ -14,6 +14,20 @@ import pytest
 from dsca_ros.depth.camera import Intrinsics
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a GPU where there is none, and says why there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    from dsca_ros.engine.gpu import GpuError, find_driver
+
+    try:
+        find_driver()
+    except GpuError as error:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=f"no GPU: {error}"))
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)

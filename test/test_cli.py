@@ -1,5 +1,7 @@
 """The command line, each command once from end to end, and what it says when it cannot."""
 
+import ctypes
+import importlib.util
 import json
 import os
 import shutil
@@ -14,8 +16,9 @@ import pytest
 import yaml
 
 from dsca_ros.cli import app
+from dsca_ros.engine import gpu
 
-COMMANDS = ["demo", "upscale", "evaluate", "sensors", "info", "train", "export"]
+COMMANDS = ["demo", "upscale", "evaluate", "sensors", "info", "build", "train", "export"]
 RECIPE = {
     "model": "small-test", "scale": 2, "steps": 2, "batch": 1, "warm_up": 1,
     "network": {"channels": [6], "blocks": [1], "unshuffle": 2, "residual_gain": 0.05},
@@ -101,6 +104,10 @@ def test_help_has_an_example(dsca, command):
         ["evaluate", "--scenes", "0"],
         ["demo", "--size", "4x4"],
         ["demo", "--rate", "0"],
+        ["build", "--encoding", "8UC1"],
+        ["build", "--precision", "int8"],
+        ["build", "--size", "640"],
+        ["build", "--workspace", "0"],
         ["train"],
         ["export", "--nonsense", "a.pt"],
         ["nonsense"],
@@ -231,6 +238,48 @@ def test_info_without_models_says_so(dsca, monkeypatch, tmp_path):
     assert "DSCA_MODELS" in failed(dsca("info"))
 
 
+@pytest.fixture
+def no_driver(monkeypatch):
+    """A machine without an NVIDIA driver."""
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    gpu.find_driver.cache_clear()
+
+
+def test_info_without_a_gpu_says_why_and_what_to_do(dsca, no_driver):
+    status, out, _ = dsca("info", "--json", "info.json")
+    assert status == 0 and "GPU: no NVIDIA driver" in out
+    figures = json.loads(Path("info.json").read_text())
+    assert (figures["gpus"], figures["driver_cuda"]) == ([], None)
+    assert figures["no_gpu"].startswith("no NVIDIA driver") and "remedy: " in figures["no_gpu"]
+    rows = {row["engine"]: row for row in figures["engines"]}
+    for name in ("tensorrt", "onnxruntime-cuda"):
+        assert not rows[name]["usable"] and rows[name]["why_not"] == figures["no_gpu"]
+    assert rows["onnxruntime"]["usable"] and rows["onnxruntime"]["why_not"] is None
+    assert {"tensorrt", "tensorrt_rtx", "pycuda"} <= set(figures["packages"])
+
+
+def test_info_lists_the_gpus(dsca, monkeypatch):
+    from dsca_ros.engine import factory
+    from dsca_ros.evaluation import report
+
+    gpus = gpu.Gpu("NVIDIA RTX 4000", (8, 9), 20 << 30), gpu.Gpu("NVIDIA T4", (7, 5), 15 << 30)
+    for module in (factory, report):
+        monkeypatch.setattr(module, "find_driver", lambda: gpu.Driver((12, 8), gpus))
+    status, out, _ = dsca("info", "--json", "info.json")
+    assert status == 0
+    assert "GPU: NVIDIA RTX 4000 (sm89, 20480 MiB), NVIDIA T4 (sm75, 15360 MiB); the driver runs CUDA 12.8" in out
+    figures = json.loads(Path("info.json").read_text())
+    assert figures["gpus"] == [
+        {"name": "NVIDIA RTX 4000", "target": "sm89", "bytes": 20 << 30},
+        {"name": "NVIDIA T4", "target": "sm75", "bytes": 15 << 30},
+    ]
+    assert (figures["driver_cuda"], figures["no_gpu"]) == ("12.8", None)
+
+
 def test_json_that_cannot_be_written(dsca, tmp_path):
     (tmp_path / "file").touch()
     assert "cannot write file/info.json" in failed(dsca("info", "--json", "file/info.json"))
@@ -257,6 +306,117 @@ def test_evaluate_as_json_and_markdown(dsca, tmp_path):
 )
 def test_evaluate_names_what_there_is(dsca, arguments):
     assert "there are" in failed(dsca("evaluate", "--size", "32x24", *arguments))
+
+
+# --- build --------------------------------------------------------------------------------------
+
+with_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="no TensorRT-RTX here")
+
+
+@pytest.fixture
+def engines(dsca, tmp_path, monkeypatch) -> Path:
+    """Where `dsca build` puts engines unless it is told otherwise."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "dsca_ros" / "engines"
+
+
+@with_rtx
+def test_engines_are_built_listed_and_removed(dsca, engines):
+    pytest.importorskip("onnx")
+    build = ("build", "--model", "tiny", "--size", "24x16", "--target", "sm89")
+    status, out, err = dsca(*build, "--json", "-")
+    assert status == 0, err
+    figures = json.loads(out)  # nothing else is on standard output
+    (row,) = figures["engines"]
+    (path,) = engines.glob("*.engine")
+    assert figures["folder"] == str(engines)
+    assert row["seconds"] > 0 and row["bytes"] == path.stat().st_size and row["built"] is True
+    names = ("model", "scale", "size", "precision", "dtype", "target", "gpu", "flavour", "path")
+    assert [row[name] for name in names] == [
+        "tiny", 2, "24x16", "fp16", "uint16", "sm89", "", "tensorrt_rtx", str(path)
+    ]  # fmt: skip
+
+    status, out, _ = dsca(*build, "--json", "again.json", "--markdown", "table.md")
+    assert status == 0 and "tiny ×2" in out and "24x16" in out and f"TensorRT-RTX {row['version']}" in out
+    assert json.loads(Path("again.json").read_text())["engines"] == [row | {"built": False}]
+    assert "| tiny ×2 | 24x16 | fp16 |" in Path("table.md").read_text()
+
+    status, out, _ = dsca("build", "--list", "--json", "-")
+    (listed,) = json.loads(out)["engines"]
+    assert status == 0 and listed == {name: value for name, value in row.items() if name != "built"}
+    (engines / "another.engine").write_text("hello")
+    status, out, _ = dsca("build", "--list")
+    assert status == 0 and "uint16" in out and "another.engine: damaged, will be built anew" in out
+
+    status, out, err = dsca("build", "--clean")
+    assert (status, out) == (0, "") and f"1 engines removed from {engines}, {row['bytes'] / 1e6:.1f} MB" in err
+    assert not path.exists() and (engines / "another.engine").exists()  # that one is none of ours
+
+
+@with_rtx
+def test_what_is_built_is_what_was_asked_for(dsca, engines, tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    from dsca_ros.engine import tensorrt_build
+
+    asked = []
+
+    def build(flavour, request, *_):
+        asked.append((request.target, request.half, request.workspace, *request.shapes.values()))
+        return tensorrt_build.Built(b"engine", 1.0, b"")
+
+    monkeypatch.setattr(tensorrt_build, "build", build)
+    status, out, err = dsca(
+        "build", "--model", "tiny", "--scale", 2, "--scale", 4, "--size", "24x16", "--size", "32x8",
+        "--precision", "fp32", "--target", "sm75", "--target", "sm120", "--encoding", "32FC1", "--workspace", 5,
+        "--folder", "made",
+    )  # fmt: skip
+    assert status == 0, err
+    whole = {(t, False, 5 << 20, (1, 1, *size)) for t in ("sm75", "sm120") for size in ((16, 24), (8, 32))}
+    assert set(asked) == whole and len(asked) == 2 * len(whole)
+    assert out.count("float32") == 8
+    assert len(list((tmp_path / "made").glob("tiny-*.engine"))) == 8 and not engines.exists()
+
+
+def test_an_empty_cache_is_listed_and_cleaned(dsca, engines):
+    status, out, _ = dsca("build", "--list", "--json", "-")
+    assert status == 0 and json.loads(out) == {"folder": str(engines), "engines": []}
+    status, _, err = dsca("build", "--clean")
+    assert status == 0 and f"0 engines removed from {engines}" in err
+    assert not engines.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "there_are"), [("--encoding", "16UC1, 32FC1"), ("--precision", "fp32, fp16"), ("--size", "640x480")]
+)
+def test_build_names_what_may_be_given(dsca, option, there_are):
+    status, _, err = dsca("build", option, "nonsense", "--list")
+    if option == "--size":
+        assert status == 0  # nothing is built
+        status, _, err = dsca("build", option, "nonsense")
+        there_are = "320x240"
+    assert status == 2 and there_are in err
+
+
+def test_build_for_this_machine_without_a_gpu_says_what_to_do(dsca, engines, no_driver):
+    line = failed(dsca("build", "--model", "tiny"))
+    assert "no NVIDIA driver" in line and "--gpus all" in line and "--target sm89" in line
+    assert not engines.exists()
+
+
+@with_rtx
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["--target", "sm61"], "does not build for sm61; it does for: sm75"),
+        (["--target", "sm89", "--model", "huge"], "no model 'huge' at scale 2 in fp16; there are: tiny x2 fp16"),
+        (["--target", "sm89", "--scale", "8"], "no model 'tiny' at scale 8"),
+        (["--target", "sm89", "--target", "turing"], "does not build for turing"),
+    ],
+    ids=str,
+)
+def test_build_names_what_there_is(dsca, engines, arguments, cause):
+    assert cause in failed(dsca("build", "--model", "tiny", *arguments))
+    assert not engines.exists()
 
 
 # --- the benchmark ------------------------------------------------------------------------------

@@ -46,15 +46,16 @@ class Intrinsics:
         y = (np.arange(self.height, dtype=np.float64) - self.cy) / self.fy
         return x.astype(np.float32), y.astype(np.float32)
 
-    def back_project(self, depth: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def back_project(self, depth: np.ndarray, out: np.ndarray | None = None, stride: int = 1) -> np.ndarray:
         """Organised points of a depth image.
 
         Args:
             depth: [H, W] float32 metres, 0 invalid.
-            out: [H, W, 3] float32 to fill, when the caller keeps a buffer.
+            out: [h, w, 3] float32 to fill, when the caller keeps a buffer.
+            stride: of the points, every so many per axis.
 
         Returns:
-            [H, W, 3] float32 metres in the optical frame (x right, y down, z forward);
+            [h, w, 3] float32 metres in the optical frame (x right, y down, z forward);
             NaN where invalid.
 
         Raises:
@@ -63,8 +64,9 @@ class Intrinsics:
         if depth.shape != (self.height, self.width):
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ValueError(f"depth is {size}, intrinsics are for {self.width}x{self.height}")
+        depth = depth[::stride, ::stride]
         points = np.empty((*depth.shape, 3), np.float32) if out is None else out
-        x, y = self.rays()
+        x, y = (ray[::stride] for ray in self.rays())
         z = points[..., 2]
         z[...] = depth
         z[depth <= 0] = np.nan

@@ -62,7 +62,7 @@ def compare(results: list[np.ndarray], references: list[np.ndarray]) -> Accuracy
         finite &= bool(np.isfinite(result).all())
         mine, exact = to_metres(result), to_metres(reference)
         both = (mine > 0) & (exact > 0)
-        # A millimetre more where both are rounded to millimetres.
+        # Where both are rounded to millimetres, one of them, which metres do not hold exactly.
         allowed = np.maximum(METRES * (1.001 if result.dtype == np.uint16 else 1.0), SHARE * exact)
         difference = np.abs(mine - exact)
         beyond.append(((mine > 0) != (exact > 0)) | (both & (difference > allowed)))

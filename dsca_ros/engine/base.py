@@ -30,6 +30,11 @@ class Engine(Protocol):
         """What it runs on: ``CPU``, or the GPU's name."""
         ...
 
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the network: ``fp32`` or ``fp16``."""
+        ...
+
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """Super-resolves one image.
 

@@ -1,7 +1,7 @@
 """Built engines on disk: found by everything they depend on, whole or not there.
 
-An engine is one file: a line of magic, a line of JSON about it, and TensorRT's own bytes with their hash in the
-JSON. It is written aside and renamed, so nobody sees half of one. What cannot be used is built anew.
+An engine is one file: a line of magic, a line of JSON about it, and TensorRT's own bytes; the JSON has the hash of
+all. It is written aside and renamed, so nobody sees half of one. What cannot be used is built anew.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ MAGIC = b"dsca_ros engine 1\n"
 SUFFIX, LOCK, PARTIAL = ".engine", ".lock", ".partial"
 #: How often a build that waits for another one looks whether that is done, seconds.
 LOOK_EVERY = 0.2
+#: What this package writes into the folder: engines and, beside them, locks, timings and what is half written.
+OURS = re.compile(r"-[0-9a-f]{12}(\w*\.partial|\.(engine|lock|timings|timings-partial|jit|jit-partial))$")
 
 
 def engines_folder() -> Path:
@@ -92,22 +95,22 @@ class EngineCache:
         """Where the engine of a key is, or would be."""
         return self.folder / key.file_name
 
-    def load(self, key: EngineKey) -> StoredEngine | None:
-        """The engine of a key, or None; one warning if what is there cannot be used."""
+    def load(self, key: EngineKey, level: int = logging.WARNING) -> StoredEngine | None:
+        """The engine of a key, or None; if what is there cannot be used, that is told at a level of logging."""
         path = self.path(key)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            log.warning("cannot read %s (%s): the engine is built anew", path, error.strerror)
+            log.log(level, "cannot read %s (%s): the engine is built anew", path, error.strerror)
             return None
         try:
             about, plan = _unpack(data)
             if about["key"] != asdict(key):
                 raise ValueError("it is of another key")
         except ValueError as error:
-            log.warning("%s is damaged (%s): the engine is built anew", path, error)
+            log.log(level, "%s is damaged (%s): the engine is built anew", path, error)
             return None
         return StoredEngine(plan, about["facts"])
 
@@ -116,7 +119,7 @@ class EngineCache:
         about = {
             "key": asdict(key),
             "facts": engine.facts,
-            "sha256": hashlib.sha256(engine.plan).hexdigest(),
+            "sha256": _digest(asdict(key), engine.facts, engine.plan),
         }
         path = self.path(key)
         try:
@@ -175,6 +178,8 @@ class EngineCache:
                     if not waiting():
                         raise EngineError("the wait for another process's build was ended") from None
                     time.sleep(LOOK_EVERY)
+                except OSError:
+                    break  # a file system that knows no locks: at worst two build the same
             yield
 
     def get(
@@ -185,7 +190,7 @@ class EngineCache:
         if found is not None:
             return found, False
         with self.locked(key, waiting):
-            found = self.load(key)  # another process may have been first
+            found = self.load(key, logging.DEBUG)  # another process may have been first; damage was told above
             if found is not None:
                 return found, False
             made = make()
@@ -209,10 +214,11 @@ class EngineCache:
         return found
 
     def clean(self) -> tuple[int, int]:
-        """Removes everything here but locks that are held: number of files and their bytes."""
+        """Removes all that is ours here but locks that are held: number of engines, and bytes of all."""
         count = size = 0
         for path in self.folder.glob("*"):
-            if not path.is_file() or (path.suffix == LOCK and _is_held(path)):
+            # The folder is the user's choice, and may hold files of others.
+            if not OURS.search(path.name) or not path.is_file() or (path.suffix == LOCK and _is_held(path)):
                 continue
             size += path.stat().st_size
             count += path.suffix == SUFFIX
@@ -237,10 +243,12 @@ def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
     try:
         about = json.loads(data[len(MAGIC) : end])
         plan = data[end + 1 :]
-        if hashlib.sha256(plan).hexdigest() != about["sha256"]:
+        if _digest(about["key"], about["facts"], plan) != about["sha256"]:
             raise ValueError("truncated or changed")
-        if not isinstance(about["key"], dict) or not isinstance(about["facts"], dict):
-            raise ValueError("not an engine of this package")
     except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
         raise ValueError("its head cannot be read") from None
     return about, plan
+
+
+def _digest(key: dict[str, Any], facts: dict[str, Any], plan: bytes) -> str:
+    return hashlib.sha256(json.dumps([key, facts], sort_keys=True).encode() + plan).hexdigest()

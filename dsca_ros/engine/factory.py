@@ -153,6 +153,32 @@ def create_engine(
         EngineError: if the name is unknown, no such model exists, it is for other images, or the
             engine cannot run here.
     """
+    files, usable = _choose(engine, model, scale, precision, domain)
+    for kind in usable:
+        try:
+            if kind.slow and background:
+                return _in_background(kind, files[kind.name], threads, warm_start)
+            return kind.create(files[kind.name], threads)
+        except EngineError as error:
+            if kind is usable[-1]:
+                raise
+            log.warning("%s cannot start (%s): the next engine is tried", kind.name, error)
+    raise AssertionError("unreachable")
+
+
+def check_engine(engine: str, model: str, scale: int, precision: str, domain: str | None = DEPTH) -> None:
+    """Whether `create_engine` would find a model and an engine, without starting any.
+
+    Raises:
+        EngineError: as it would.
+    """
+    _choose(engine, model, scale, precision, domain)
+
+
+def _choose(
+    engine: str, model: str, scale: int, precision: str, domain: str | None
+) -> tuple[dict[str, ModelFile], list[EngineKind]]:
+    """The engines to try, at least one, the best first, and the file each of them would run."""
     if engine not in ENGINE_NAMES:
         raise EngineError(f"there is no engine {engine!r}; there are: {', '.join(ENGINE_NAMES)}")
     if precision not in PRECISION_NAMES:
@@ -165,16 +191,10 @@ def create_engine(
             raise EngineError(f"{model} takes {file.domain} and not {domain}: `dsca info` lists what each model takes")
     reasons = {kind.name: kind.missing() for kind in wanted}
     usable = [kind for kind in wanted if reasons[kind.name] is None]
-    for kind in usable:
-        try:
-            if kind.slow and background:
-                return _in_background(kind, files[kind.name], threads, warm_start)
-            return kind.create(files[kind.name], threads)
-        except EngineError as error:
-            if kind is usable[-1]:
-                raise
-            log.warning("%s cannot start (%s): the next engine is tried", kind.name, error)
-    raise EngineError("no engine can run here; " + "; ".join(f"{name}: {reason}" for name, reason in reasons.items()))
+    if not usable:
+        told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise EngineError(f"no engine can run here; {told}")
+    return files, usable
 
 
 def _in_background(kind: EngineKind, file: ModelFile, threads: int, warm_start: bool) -> Engine:

@@ -27,7 +27,7 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(self, model: ModelFile, threads: int = 0, cuda: bool = False) -> None:
-        self.scale = model.scale
+        self.scale, self.precision = model.scale, model.precision
         self.device = find_driver().gpus[0].name if cuda else "CPU"
         self._provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
         self.threads = threads

@@ -135,12 +135,12 @@ def usable_flavour(driver: Driver, names: Iterable[str] | None = None) -> trt.Fl
 
 def unusable(flavour: trt.Flavour, cuda: tuple[int, int], gpu: Gpu) -> str | None:
     """Why a flavour cannot run on a GPU under a driver, and the remedy; None if nothing speaks against it."""
+    if gpu.capability < (7, 5):
+        return f"{gpu.name} ({gpu.target}) is older than TensorRT supports (sm75); remedy: engine: onnxruntime"
     needed = flavour.cuda_major
     if needed is not None and cuda[0] < needed:
         return (
             f"{flavour.label} needs a driver for CUDA {needed}, and this one is for CUDA {cuda[0]}.{cuda[1]}; "
             f"remedy: a newer driver, or pip install the package for CUDA {cuda[0]}"
         )
-    if gpu.capability < (7, 5):
-        return f"{gpu.name} ({gpu.target}) is older than TensorRT supports (sm75); remedy: engine: onnxruntime"
     return None

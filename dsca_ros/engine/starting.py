@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 #: Pauses before another try, seconds: the first, doubled again and again up to the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 600.0
+#: How long `close` waits for a build to end, seconds.
+LONGEST_END = 30.0
 
 #: What `StartingEngine.state` may be.
 BUILDING, RUNNING, FAILED = "BUILDING", "RUNNING", "FAILED"
@@ -57,15 +59,20 @@ class StartingEngine:
     def state(self) -> str:
         """`RUNNING` once the slow engine has taken over, `BUILDING` before, `FAILED` until the next try."""
         with self._lock:
-            if self._failure and self._thread is None:
-                return FAILED
-            return RUNNING if self._ready and self._thread is None else BUILDING
+            return self._state
+
+    @property
+    def _state(self) -> str:
+        """Of whoever holds the lock."""
+        if self._failure and self._thread is None:
+            return FAILED
+        return RUNNING if self._ready and self._thread is None else BUILDING
 
     @property
     def note(self) -> str:
         """How far the start is, or what failed and when it is tried again; for people."""
-        state = self.state
         with self._lock:
+            state = self._state
             if state == RUNNING:
                 return ""
             if state == FAILED:
@@ -74,7 +81,8 @@ class StartingEngine:
 
     @property
     def _running(self) -> Engine | None:
-        return self._main if self.state == RUNNING else self._standby
+        main = self._main  # read once: it may fail meanwhile
+        return main if main is not None and self.state == RUNNING else self._standby
 
     @property
     def description(self) -> str:
@@ -88,6 +96,12 @@ class StartingEngine:
         running = self._running
         return running.device if running is not None else ""
 
+    @property
+    def precision(self) -> str:
+        """Of what runs now."""
+        running = self._running
+        return running.precision if running is not None else ""
+
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`.
 
@@ -99,7 +113,9 @@ class StartingEngine:
             main = self._main if key in self._ready and self._thread is None else None
         if main is not None:
             try:
-                return main.infer(depth, depth_range)
+                result = main.infer(depth, depth_range)
+                self._failures = 0  # only now: one that starts but fails on every image waits longer and longer
+                return result
             except EngineError as error:
                 self._fail(error)
         else:
@@ -124,13 +140,15 @@ class StartingEngine:
                 main = self._create()
                 with self._lock:
                     self._main = main
+                if self._closed:
+                    raise EngineError("closed while it started")
             self._main.prepare(shape, dtype)
         except Exception as error:  # whatever it is, it must not end this thread silently
             self._fail(error)
         else:
             with self._lock:
                 self._ready.add((shape, dtype.name))
-                self._failure, self._failures = "", 0
+                self._failure = ""
         finally:
             with self._lock:
                 self._thread = None
@@ -140,7 +158,7 @@ class StartingEngine:
         with self._lock:
             main, self._main = self._main, None
             self._ready.clear()
-            pause = min(FIRST_PAUSE * 2**self._failures, LONGEST_PAUSE)
+            pause = min(FIRST_PAUSE * 2 ** min(self._failures, 32), LONGEST_PAUSE)  # no float holds 2**1024
             self._failure, self._failures, self._retry_at = text, self._failures + 1, self._clock() + pause
             closed = self._closed
         if not closed:
@@ -154,12 +172,16 @@ class StartingEngine:
     def close(self) -> None:
         """See `Engine.close`. A build that runs is ended."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
-            thread, main = self._thread, self._main
-        if thread is not None:
+            thread = self._thread
+        deadline = time.monotonic() + LONGEST_END
+        while thread is not None and thread.is_alive() and time.monotonic() < deadline:
+            main = self._main
             if main is not None:
-                main.stop_preparing()
-            thread.join(timeout=30.0)
+                main.stop_preparing()  # again and again: one that comes before `prepare` begins may be lost
+            thread.join(timeout=0.05)
         with self._lock:
             main, self._main = self._main, None
         if main is not None:

@@ -49,7 +49,7 @@ class TensorRTEngine:
     """
 
     def __init__(self, model: ModelFile, cache: EngineCache | None = None) -> None:
-        self.scale = model.scale
+        self.scale, self.precision = model.scale, model.precision
         self._model = model
         self._cache = cache or EngineCache()
         driver = find_driver()
@@ -169,7 +169,8 @@ class TensorRTEngine:
             return session
         log.warning("%s in half precision is not float32's (%s): float32 is used", self._model.name, accuracy)
         session.close()
-        single = find_model(self._model.model, self._model.scale, "fp32")
+        self.precision = "fp32"
+        single = find_model(self._model.model, self._model.scale, self.precision)
         return self._load(replace(plan, model=single))[0]
 
     def _load(self, plan: Plan) -> tuple[Session, StoredEngine]:

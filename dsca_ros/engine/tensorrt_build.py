@@ -80,13 +80,14 @@ def load_flavour(name: str) -> Flavour:
     """
     try:
         api = importlib.import_module(name)
-    except Exception as error:  # OSError, RuntimeError or ImportError, by what is missing
+        version = api.__version__
+    except Exception as error:  # OSError, RuntimeError or ImportError, by what is missing; a folder has no version
         text = " ".join(str(error).split())
         raise EngineError(
             f"{FLAVOURS[name]} cannot be loaded ({text}); remedy: pip install 'dsca_ros[tensorrt]', or on a Jetson "
             "JetPack's python3-libnvinfer"
         ) from None
-    return Flavour(name, api.__version__, api)
+    return Flavour(name, version, api)
 
 
 def flavour_for(target: str) -> Flavour:
@@ -150,9 +151,10 @@ def build(
     """
     started, api = time.monotonic(), flavour.api
     log = make_log(api)
-    builder = api.Builder(log)
-    if builder is None:
-        raise EngineError(f"{flavour.label} cannot start: {log.said()}")
+    try:
+        builder = api.Builder(log)
+    except TypeError:  # the binding's way to say that there is none
+        raise EngineError(f"{flavour.label} cannot start: {log.said()}") from None
     strong = getattr(api.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # TensorRT 11 has nothing else
     network = builder.create_network(0 if strong is None else 1 << int(strong))
     parser = api.OnnxParser(network, log)

@@ -29,7 +29,7 @@ class TorchEngine:
     """
 
     def __init__(self, model: ModelFile, threads: int = 0) -> None:
-        self.scale = model.scale
+        self.scale, self.precision = model.scale, model.precision
         self._domain = model.domain
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.device = torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"

@@ -124,6 +124,22 @@ def engine_table(rows: list[dict[str, Any]], folder: Path) -> Table:
     return table
 
 
+def engine_markdown(rows: list[dict[str, Any]]) -> str:
+    """What `dsca build --markdown` writes: seconds and megabytes of each model, by target."""
+    targets = list(dict.fromkeys(row["target"] for row in rows))
+    lines = ["| model | size | precision | " + " | ".join(f"{target}, s / MB" for target in targets) + " |"]
+    lines.append("|---|---|---|" + "---|" * len(targets))
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for row in rows:
+        name = (f"{row['model']} ×{row['scale']}", row["size"], row["precision"])
+        cells.setdefault(name, {})[row["target"]] = f"{row['seconds']:.1f} / {row['bytes'] / 1e6:.0f}"
+    lines += [
+        "| " + " | ".join((*name, *(found.get(target, "–") for target in targets))) + " |"
+        for name, found in cells.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _version(name: str) -> str | None:
     if importlib.util.find_spec(name) is None:
         return None

@@ -50,6 +50,10 @@ class Health:
     #: State of the engine, and what there is to say of it; see `Upsampler.state`.
     engine_state: str = RUNNING
     engine_note: str = ""
+    #: Why a network that was asked for is not the one that runs.
+    network_error: str = ""
+    #: State of the node's lifecycle.
+    lifecycle: str = "active"
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _counts: Counter = field(default_factory=Counter)
     _input: deque = field(default_factory=lambda: deque(maxlen=WINDOW))
@@ -123,8 +127,11 @@ class Health:
 
     def _level(self, listened_to: bool) -> tuple[bytes, str]:
         quiet = time.monotonic() - self._input[-1] if self._input else None
-        if self._error:
-            return DiagnosticStatus.ERROR, f"ERROR: {self._error}"
+        if self.lifecycle != "active":
+            return DiagnosticStatus.OK, f"{self.lifecycle.upper()}: `ros2 lifecycle` brings the node on"
+        for error in (self._error, self.network_error):
+            if error:
+                return DiagnosticStatus.ERROR, f"ERROR: {error}"
         if self.engine_state == FAILED:
             return DiagnosticStatus.ERROR, f"ERROR: {self.engine_note}"
         if self.engine_state == BUILDING and self._input:

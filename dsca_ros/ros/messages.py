@@ -11,10 +11,11 @@ import sys
 from array import array
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from dsca_ros.depth.camera import Intrinsics, scale_principal_point
+from dsca_ros.depth.compressed import CompressedDepthError, decode_compressed_depth, encode_compressed_depth
 
 #: Depth encodings taken, and the dtype of a pixel.
 DEPTH_ENCODINGS: dict[str, np.dtype] = {
@@ -40,6 +41,20 @@ class BadMessage(ValueError):
     def __init__(self, cause: str, text: str) -> None:
         super().__init__(text)
         self.cause = cause
+
+
+def decode(message: Image | CompressedImage) -> tuple[np.ndarray, str]:
+    """A depth message's pixels as `decode_depth` gives them, and their encoding.
+
+    Raises:
+        BadMessage: if it cannot be read.
+    """
+    if isinstance(message, Image):
+        return decode_depth(message), message.encoding
+    try:
+        return decode_compressed_depth(message.data, message.format)
+    except CompressedDepthError as error:
+        raise BadMessage("bad_compressed", str(error)) from None
 
 
 def decode_depth(message: Image) -> np.ndarray:
@@ -89,6 +104,21 @@ def encode_depth(depth: np.ndarray, header: Header, encoding: str) -> Image:
     message.is_bigendian = int(sys.byteorder == "big")
     message.step = depth.shape[1] * depth.itemsize
     message.data = to_bytes(depth)
+    return message
+
+
+def encode_compressed(depth: np.ndarray, header: Header, encoding: str, codec: str) -> CompressedImage:
+    """A compressedDepth message.
+
+    Args:
+        depth: [H, W] ``uint16`` millimetres or ``float32`` metres, 0 invalid.
+        header: taken as it is.
+        encoding: a key of `DEPTH_ENCODINGS` that fits the dtype.
+        codec: ``png`` or ``rvl``.
+    """
+    data, coding = encode_compressed_depth(depth, encoding, codec)
+    message = CompressedImage(header=header, format=coding)
+    message.data = array("B", data)
     return message
 
 
@@ -179,15 +209,19 @@ def to_camera_info(camera: Intrinsics, header: Header) -> CameraInfo:
     return info
 
 
-def encode_points(points: np.ndarray, header: Header) -> PointCloud2:
-    """An organised cloud: x, y, z float32 metres, NaN invalid.
+def encode_points(points: np.ndarray, header: Header, organized: bool = True) -> PointCloud2:
+    """A cloud of x, y, z float32 metres.
 
     Args:
         points: [H, W, 3] float32, as `Intrinsics.back_project` gives it.
+        header: taken as it is.
+        organized: as an image, invalid points NaN; else the valid ones alone, in one row.
     """
+    if not organized:
+        points = points[~np.isnan(points[..., 2])][None]
     height, width = points.shape[:2]
     cloud = PointCloud2(header=header, height=height, width=width, fields=_POINT_FIELDS)
     cloud.is_bigendian = sys.byteorder == "big"
-    cloud.point_step, cloud.row_step, cloud.is_dense = 12, 12 * width, False
+    cloud.point_step, cloud.row_step, cloud.is_dense = 12, 12 * width, not organized
     cloud.data = to_bytes(points)
     return cloud

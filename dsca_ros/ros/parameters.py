@@ -14,6 +14,15 @@ from dsca_ros.engine.factory import ENGINE_NAMES, PRECISION_NAMES
 from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_RANGE, DEFAULT_SCALE
 
 ENCODINGS = ("passthrough", "16UC1", "32FC1")
+TRANSPORTS = ("raw", "compressedDepth")
+COMPRESSED_FORMATS = ("png", "rvl")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "engine": ENGINE_NAMES,
+    "precision": PRECISION_NAMES,
+    "output_encoding": ENCODINGS,
+    "depth_transport": TRANSPORTS,
+    "compressed_format": COMPRESSED_FORMATS,
+}
 #: Nothing that a depth camera measures is farther, metres; also what 16UC1 can hold.
 FARTHEST = 65.0
 
@@ -38,15 +47,15 @@ def _number(description: str, low: float, high: float) -> ParameterDescriptor:
 
 def _integer(description: str, low: int, high: int) -> ParameterDescriptor:
     limits = IntegerRange(from_value=low, to_value=high, step=1)
-    return ParameterDescriptor(description=description, integer_range=[limits], read_only=True)
+    return ParameterDescriptor(description=description, integer_range=[limits])
 
 
 #: name: (default, descriptor). Read-only ones decide what is loaded at start.
 PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
-    "model": (DEFAULT_MODEL, _text("Name of the model, see `dsca info`", read_only=True)),
+    "model": (DEFAULT_MODEL, _text("Name of the model, see `dsca info`")),
     "scale": (DEFAULT_SCALE, _integer("Output size over input size per axis: 2, 4 or 8", 2, 8)),
-    "engine": ("auto", _text("What runs the model; auto takes the fastest here", True, ENGINE_NAMES)),
-    "precision": ("auto", _text("Arithmetic of the network; auto: fp16 on a GPU", True, PRECISION_NAMES)),
+    "engine": ("auto", _text("What runs the model; auto takes the fastest here", choices=ENGINE_NAMES)),
+    "precision": ("auto", _text("Arithmetic of the network; auto: fp16 on a GPU", choices=PRECISION_NAMES)),
     "warm_start": (True, _flag("Run on the CPU until a GPU engine is built")),
     "build_only": (False, _flag("Build the engine for the camera's first image, and end")),
     "threads": (0, _integer("Threads of one inference on a CPU; 0 takes the number of cores", 0, 64)),
@@ -55,8 +64,13 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     "depth_unit": (0.001, _number("Metres a step of the camera's 16UC1; results are in mm", 1e-6, 1.0)),
     "fill_holes": ("none", _text_or_number("Holes to fill: none, all, or those of up to so many pixels across")),
     "output_encoding": ("passthrough", _text("Encoding of the result, or passthrough", choices=ENCODINGS)),
+    "depth_transport": ("raw", _text("Transport of the camera's image", choices=TRANSPORTS)),
+    "compressed_format": ("png", _text("Coding of depth_sr/image_raw/compressedDepth", choices=COMPRESSED_FORMATS)),
     "publish_points": (True, _text("Publish a point cloud while someone listens to it")),
+    "points_stride": (1, _integer("Of the points, every so many per axis are published", 1, 16)),
+    "points_organized": (True, _text("Publish points as an image, invalid ones NaN; else valid ones alone")),
     "lazy": (True, _text("Subscribe to the camera and compute only while someone listens")),
+    "autostart": (True, _flag("Configure and activate at once, without a lifecycle manager")),
 }
 
 
@@ -76,18 +90,28 @@ class Settings:
     depth_unit: float
     fill_holes: str | int | float
     output_encoding: str
+    depth_transport: str
+    compressed_format: str
     publish_points: bool
+    points_stride: int
+    points_organized: bool
     lazy: bool
+    autostart: bool
 
     def __post_init__(self) -> None:
         if self.scale not in (2, 4, 8):
             raise ValueError(f"scale is {self.scale}; it must be 2, 4 or 8")
-        for name, choices in (("engine", ENGINE_NAMES), ("precision", PRECISION_NAMES), ("output_encoding", ENCODINGS)):
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of: {', '.join(choices)}")
         hole_size(self.fill_holes)
         if self.min_depth >= self.max_depth:
             raise ValueError(f"min_depth ({self.min_depth}) must be less than max_depth ({self.max_depth})")
+
+    @property
+    def network(self) -> tuple[str, int, str, str, int]:
+        """What decides which network is loaded, and how it runs."""
+        return self.model, self.scale, self.engine, self.precision, self.threads
 
     @property
     def depth_range(self) -> tuple[float, float]:

@@ -322,7 +322,7 @@ class Graph:
         if info is not None:
             # Best effort on two topics: the image must not overtake the info in the executor.
             self.camera.info_publisher.publish(info)
-            infos = self.node._infos
+            infos = self.node.infos
             self.spin_until(lambda: infos.get(key(info)) == info, "camera_info to arrive")
         self.camera.image_publisher.publish(image)
         self.spin_until(lambda: self.counter("received") == received + 1, "the image to arrive")

@@ -191,7 +191,7 @@ def test_camera_info_may_come_late(graph: Graph) -> None:
     first = graph.camera.image()
     graph.exchange(first)
     graph.camera.info_publisher.publish(graph.camera.info(first))
-    graph.spin_until(lambda: graph.node._infos, "camera_info")
+    graph.spin_until(lambda: graph.node.infos, "camera_info")
     # The camera sends the info of this frame later too: the newest one that is there serves.
     second = graph.camera.image()
     graph.exchange(second)
@@ -209,7 +209,7 @@ def test_the_camera_info_of_the_images_stamp_is_taken(graph: Graph) -> None:
     for number, info in enumerate(infos, 1):
         info.k[0] = info.p[0] = 50.0 + number
         graph.camera.info_publisher.publish(info)
-    graph.spin_until(lambda: len(graph.node._infos) == 3, "every camera_info")
+    graph.spin_until(lambda: len(graph.node.infos) == 3, "every camera_info")
     graph.exchange(images[1])
     graph.spin_until(lambda: graph.listener.infos, "camera_info")
     assert graph.listener.infos[key(images[1])].k[0] == 2 * 52.0
@@ -299,6 +299,9 @@ class Flaky:
             raise self.error
         return self._upsampler(depth)
 
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._upsampler, name)
+
     def close(self) -> None:
         self._upsampler.close()
 
@@ -308,8 +311,8 @@ def test_an_engine_that_fails_loses_the_frame_and_no_more(
     graph: Graph, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     node = graph.start_node()
-    flaky = Flaky(node.upsampler, error)
-    monkeypatch.setattr(node, "upsampler", flaky)
+    flaky = Flaky(node.pipeline.upsampler, error)
+    monkeypatch.setattr(node.pipeline, "upsampler", flaky)
     graph.connect()
     for number in (1, 2):
         graph.send(graph.camera.image())

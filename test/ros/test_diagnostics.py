@@ -154,7 +154,7 @@ def test_the_node_tells_its_state_as_it_changes(
     status = graph.status(lambda v: v["state"] == "RUNNING" and v["published"] == "2", "of RUNNING")
     read = values(status)
     assert set(read) >= KEYS
-    assert read["engine"] == node.upsampler.engine == status.hardware_id
+    assert read["engine"] == node.pipeline.upsampler.engine == status.hardware_id
     assert read["precision"] == "fp32"
     for name in (
         "input_hz",

@@ -236,6 +236,9 @@ class Gate:
         assert self.open.wait(60.0)
         return self._upsampler(depth)
 
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._upsampler, name)
+
     def close(self) -> None:
         self.open.set()
         self._upsampler.close()
@@ -245,8 +248,8 @@ def test_of_the_frames_that_come_in_meanwhile_only_the_newest_is_taken(
     graph: Graph, upsampler: Upsampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = graph.start_node()
-    gate = Gate(node.upsampler)
-    monkeypatch.setattr(node, "upsampler", gate)
+    gate = Gate(node.pipeline.upsampler)
+    monkeypatch.setattr(node.pipeline, "upsampler", gate)
     graph.connect()
     depths = [scene(index=i) for i in range(5)]
     images = [graph.camera.image(depth) for depth in depths]
@@ -331,6 +334,6 @@ def test_time_that_goes_back_forgets_the_camera_infos_of_before(graph: Graph) ->
     node = graph.start_node()
     for second in (10, 11, 12):
         node._on_camera_info(CameraInfo(header=Header(stamp=Stamp(sec=second))))
-    assert [stamp[0] for stamp in node._infos] == [10, 11, 12]
+    assert [stamp[0] for stamp in node.infos.stamps()] == [10, 11, 12]
     node._on_camera_info(CameraInfo(header=Header(stamp=Stamp(sec=3))))
-    assert [stamp[0] for stamp in node._infos] == [3]
+    assert [stamp[0] for stamp in node.infos.stamps()] == [3]

@@ -1,0 +1,226 @@
+"""What happens to a frame: a message in, an image, its camera_info and points out, in a thread of its own.
+
+The newest frame is kept and the callback returns at once. A frame that comes while the thread is busy replaces the
+one that waits, so a result is never late by more than one frame.
+
+Copies of the image: none of the camera's bytes (the engine reads the message's own), one of the result (into the
+message that is published), one of the points.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from dsca_ros.depth import holes, units
+from dsca_ros.engine.base import EngineNotReady
+from dsca_ros.ros import messages
+from dsca_ros.ros.camera_infos import CameraInfos
+from dsca_ros.ros.diagnostics import FrameTimes, Health
+from dsca_ros.ros.parameters import Settings
+from dsca_ros.upsampler import Upsampler
+
+#: How long the end waits for a frame that is in work, seconds.
+END_WITHIN = 1.5
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image that waits, and when it came, on the steady clock."""
+
+    image: Image | CompressedImage
+    arrived: float
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go."""
+
+    image: Publisher
+    compressed: Publisher
+    camera_info: Publisher
+    points: Publisher
+
+    def any_listener(self, points: bool) -> bool:
+        """Whether anyone listens; to points only if they are published."""
+        wanted = [self.image, self.compressed, self.camera_info, *([self.points] if points else [])]
+        return any(publisher.get_subscription_count() > 0 for publisher in wanted)
+
+
+class Pipeline:
+    """The thread and all it needs.
+
+    Args:
+        upsampler: the network; the pipeline closes it.
+        settings: may be replaced at any time, and count from the next frame on.
+        outputs: where results go.
+        infos: camera infos that came in.
+        health: told of everything.
+        warn: logs a warning; of a cause and a text.
+        now: the node's clock, seconds.
+    """
+
+    def __init__(
+        self,
+        upsampler: Upsampler,
+        settings: Settings,
+        outputs: Outputs,
+        infos: CameraInfos,
+        health: Health,
+        warn: Callable[[str, str], None],
+        now: Callable[[], float],
+    ) -> None:
+        self.upsampler, self.settings = upsampler, settings
+        self._outputs, self._infos, self._health = outputs, infos, health
+        self._warn, self._now = warn, now
+        self._points_buffer: np.ndarray | None = None
+        self._next: Upsampler | None = None
+        self._slot: Frame | None = None
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="dsca_worker", daemon=True)
+        self._thread.start()
+
+    def put(self, image: Image | CompressedImage) -> None:
+        """Takes a frame; the one that waits is dropped."""
+        with self._wake:
+            if self._slot is not None:
+                self._health.count("dropped_busy")
+            self._slot = Frame(image, time.monotonic())
+            self._wake.notify()
+
+    def forget(self) -> None:
+        """Drops the frame that waits."""
+        with self._wake:
+            self._slot = None
+
+    def exchange(self, upsampler: Upsampler) -> None:
+        """Goes on with another network from the next frame on; the old one is closed."""
+        with self._wake:
+            unused = upsampler if self._stopping else self._next
+            if not self._stopping:
+                self._next = upsampler
+            self._wake.notify()
+        if unused is not None:
+            unused.close()
+
+    def close(self) -> None:
+        """Ends the thread and frees the network."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join(timeout=END_WITHIN)
+        for upsampler in (self._next, self.upsampler):
+            if upsampler is not None:
+                upsampler.close()
+        self._next = None
+
+    # --- in the thread --------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._slot is not None or self._next is not None or self._stopping)
+                if self._stopping:
+                    return
+                old, new = self.upsampler, self._next
+                if new is not None:
+                    self.upsampler, self._next = new, None
+                frame, self._slot = self._slot, None
+            if new is not None:
+                old.close()
+            if frame is not None:
+                self._try(frame)
+
+    def _try(self, frame: Frame) -> None:
+        try:
+            self._process(frame)
+        except messages.BadMessage as error:
+            self._reject(error)
+        except EngineNotReady:
+            self._health.count("dropped_building")  # the log tells of the build
+        except Exception as error:  # whatever an engine raises: the next frame gets its chance
+            if not self._stopping:
+                self._health.failed(f"{type(error).__name__}: {error}")
+                self._warn("engine_error", f"frame lost, {type(error).__name__}: {error}")
+
+    def _process(self, frame: Frame) -> None:
+        settings, image, upsampler = self.settings, frame.image, self.upsampler
+        started = time.monotonic()
+        depth, came_as = messages.decode(image)
+        encoding = came_as if settings.output_encoding == "passthrough" else settings.output_encoding
+        other_unit = not math.isclose(settings.depth_unit, 1.0 / units.MM_PER_M)
+        if depth.dtype == np.uint16 and (other_unit or messages.DEPTH_ENCODINGS[encoding] == np.float32):
+            depth = units.to_metres(depth, settings.depth_unit)
+        decoded = time.monotonic()
+        upsampler.depth_range = settings.depth_range
+        upsampler.fill_holes = holes.hole_size(settings.fill_holes)
+        result = upsampler(depth)
+        inferred = time.monotonic()
+
+        if messages.DEPTH_ENCODINGS[encoding] == np.uint16 and result.dtype != np.uint16:
+            result = units.to_millimetres(result)
+        invalid = 1.0 - np.count_nonzero(result) / result.size
+        info = self._info_for(image, depth, result)
+        out = self._outputs
+        cloud = None
+        if info is not None and settings.publish_points and out.points.get_subscription_count() > 0:
+            cloud = self._cloud(result, info)
+        compressed = None
+        if out.compressed.get_subscription_count() > 0:
+            compressed = messages.encode_compressed(result, image.header, encoding, settings.compressed_format)
+        # What is published together is published back to back.
+        out.image.publish(messages.encode_depth(result, image.header, encoding))
+        if info is not None:
+            out.camera_info.publish(info)
+        if compressed is not None:
+            out.compressed.publish(compressed)
+        if cloud is not None:
+            out.points.publish(cloud)
+        finished = time.monotonic()
+        times = FrameTimes(started - frame.arrived, decoded - started, inferred - decoded, finished - inferred)
+        # Not through rclpy's Time: it takes no negative stamp, and cameras send what they like.
+        stamp = image.header.stamp.sec + image.header.stamp.nanosec * 1e-9
+        self._health.published(times, self._now() - stamp, invalid)
+
+    def _info_for(self, image: Image | CompressedImage, depth: np.ndarray, result: np.ndarray) -> CameraInfo | None:
+        """The scaled camera_info of an image; None, and the reason is told, where there is none."""
+        info = self._infos.find(image)
+        if info is None:
+            self._health.count("no_camera_info")
+            self._warn("no_camera_info", "no camera_info yet: the image is published, camera_info and points are not")
+            return None
+        height, width = depth.shape
+        try:
+            messages.check_camera_info(info, width, height)
+        except messages.BadMessage as error:
+            self._reject(error)
+            return None
+        # The scale of this very result: the parameter may have changed meanwhile.
+        return messages.scale_camera_info(info, result.shape[1] // width, image.header)
+
+    def _cloud(self, result: np.ndarray, info: CameraInfo) -> PointCloud2 | None:
+        if not messages.is_calibrated(info):
+            self._health.count("not_calibrated")
+            self._warn("not_calibrated", "camera_info has no focal length (K is zero): no points are published")
+            return None
+        if any(info.d):
+            self._warn("distorted", "camera_info has distortion: points take the depth image for rectified")
+        every = self.settings.points_stride
+        shape = result[::every, ::every].shape
+        if self._points_buffer is None or self._points_buffer.shape[:2] != shape:
+            self._points_buffer = np.empty((*shape, 3), np.float32)
+        camera = messages.to_intrinsics(info)
+        points = camera.back_project(units.to_metres(result), self._points_buffer, every)
+        return messages.encode_points(points, info.header, self.settings.points_organized)
+
+    def _reject(self, error: messages.BadMessage) -> None:
+        self._health.count(f"rejected_{error.cause}")
+        self._warn(error.cause, f"{error} (left out; counted in /diagnostics)")
