@@ -1,6 +1,5 @@
 """The command line, each command once from end to end, and what it says when it cannot."""
 
-import ctypes
 import importlib.util
 import json
 import os
@@ -9,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -245,7 +245,7 @@ def no_driver(monkeypatch):
     def missing(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(ctypes, "CDLL", missing)
+    monkeypatch.setattr(gpu, "ctypes", SimpleNamespace(CDLL=missing))
     gpu.find_driver.cache_clear()
 
 
@@ -344,13 +344,13 @@ def test_engines_are_built_listed_and_removed(dsca, engines):
     status, out, _ = dsca("build", "--list", "--json", "-")
     (listed,) = json.loads(out)["engines"]
     assert status == 0 and listed == {name: value for name, value in row.items() if name != "built"}
-    (engines / "another.engine").write_text("hello")
+    path.with_name(f"another-{path.name}").write_text("hello")
     status, out, _ = dsca("build", "--list")
-    assert status == 0 and "uint16" in out and "another.engine: damaged, will be built anew" in out
+    assert status == 0 and "uint16" in out and f"another-{path.name}: damaged, will be built anew" in out
 
     status, out, err = dsca("build", "--clean")
-    assert (status, out) == (0, "") and f"1 engines removed from {engines}, {row['bytes'] / 1e6:.1f} MB" in err
-    assert not path.exists() and (engines / "another.engine").exists()  # that one is none of ours
+    assert (status, out) == (0, "") and f"2 engines removed from {engines}, {row['bytes'] / 1e6:.1f} MB" in err
+    assert list(engines.iterdir()) == []
 
 
 @with_rtx
@@ -385,15 +385,9 @@ def test_an_empty_cache_is_listed_and_cleaned(dsca, engines):
     assert not engines.exists()
 
 
-@pytest.mark.parametrize(
-    ("option", "there_are"), [("--encoding", "16UC1, 32FC1"), ("--precision", "fp32, fp16"), ("--size", "640x480")]
-)
+@pytest.mark.parametrize(("option", "there_are"), [("--encoding", "16UC1, 32FC1"), ("--precision", "fp32, fp16")])
 def test_build_names_what_may_be_given(dsca, option, there_are):
-    status, _, err = dsca("build", option, "nonsense", "--list")
-    if option == "--size":
-        assert status == 0  # nothing is built
-        status, _, err = dsca("build", option, "nonsense")
-        there_are = "320x240"
+    status, _, err = dsca("build", option, "nonsense")
     assert status == 2 and there_are in err
 
 

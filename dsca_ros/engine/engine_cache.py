@@ -206,6 +206,8 @@ class EngineCache:
         """Every engine here and what is known of it; None for one that is damaged."""
         found: list[tuple[Path, dict[str, Any] | None]] = []
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            if not OURS.search(path.name):
+                continue
             try:
                 about, _ = _unpack(path.read_bytes())
                 found.append((path, about))

@@ -184,13 +184,13 @@ def _choose(
     if precision not in PRECISION_NAMES:
         raise EngineError(f"there is no precision {precision!r}; there are: {', '.join(PRECISION_NAMES)}")
     wanted = [kind for kind in ENGINES if engine == kind.name or (engine == "auto" and kind.automatic)]
-    # A model that does not exist is told before any engine is tried.
-    files = {k.name: find_model(model, scale, k.precision if precision == "auto" else precision) for k in wanted}
-    for file in files.values():
-        if domain is not None and file.domain != domain:
-            raise EngineError(f"{model} takes {file.domain} and not {domain}: `dsca info` lists what each model takes")
     reasons = {kind.name: kind.missing() for kind in wanted}
     usable = [kind for kind in wanted if reasons[kind.name] is None]
+    # A model that does not exist is told before that nothing could run it.
+    files = {k.name: find_model(model, scale, k.precision if precision == "auto" else precision) for k in usable}
+    for file in list(files.values()) or [find_model(model, scale)]:
+        if domain is not None and file.domain != domain:
+            raise EngineError(f"{model} takes {file.domain} and not {domain}: `dsca info` lists what each model takes")
     if not usable:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise EngineError(f"no engine can run here; {told}")

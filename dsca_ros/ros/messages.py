@@ -107,7 +107,9 @@ def encode_depth(depth: np.ndarray, header: Header, encoding: str) -> Image:
     return message
 
 
-def encode_compressed(depth: np.ndarray, header: Header, encoding: str, codec: str) -> CompressedImage:
+def encode_compressed(
+    depth: np.ndarray, header: Header, encoding: str, codec: str, max_depth: float
+) -> CompressedImage:
     """A compressedDepth message.
 
     Args:
@@ -115,8 +117,10 @@ def encode_compressed(depth: np.ndarray, header: Header, encoding: str, codec: s
         header: taken as it is.
         encoding: a key of `DEPTH_ENCODINGS` that fits the dtype.
         codec: ``png`` or ``rvl``.
+        max_depth: nothing is farther, metres; metres are stored in steps that are finer for a nearer bound.
     """
-    data, coding = encode_compressed_depth(depth, encoding, codec)
+    bound = math.inf if depth.dtype == np.uint16 else max_depth
+    data, coding = encode_compressed_depth(depth, encoding, codec, bound)
     message = CompressedImage(header=header, format=coding)
     message.data = array("B", data)
     return message

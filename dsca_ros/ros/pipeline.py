@@ -20,7 +20,7 @@ from rclpy.publisher import Publisher
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from dsca_ros.depth import holes, units
-from dsca_ros.engine.base import EngineNotReady
+from dsca_ros.engine.base import EngineError, EngineNotReady
 from dsca_ros.ros import messages
 from dsca_ros.ros.camera_infos import CameraInfos
 from dsca_ros.ros.diagnostics import FrameTimes, Health
@@ -164,6 +164,8 @@ class Pipeline:
         upsampler.fill_holes = holes.hole_size(settings.fill_holes)
         result = upsampler(depth)
         inferred = time.monotonic()
+        if result.dtype == np.float32 and not np.isfinite(result).all():
+            raise EngineError("the engine's result is not finite")
 
         if messages.DEPTH_ENCODINGS[encoding] == np.uint16 and result.dtype != np.uint16:
             result = units.to_millimetres(result)
@@ -175,7 +177,9 @@ class Pipeline:
             cloud = self._cloud(result, info)
         compressed = None
         if out.compressed.get_subscription_count() > 0:
-            compressed = messages.encode_compressed(result, image.header, encoding, settings.compressed_format)
+            compressed = messages.encode_compressed(
+                result, image.header, encoding, settings.compressed_format, settings.max_depth
+            )
         # What is published together is published back to back.
         out.image.publish(messages.encode_depth(result, image.header, encoding))
         if info is not None:

@@ -367,11 +367,13 @@ def test_every_engine_is_listed_a_damaged_one_without_facts(cache):
     with cache.locked(KEY, lambda: False):
         pass
     cache.timing_cache(KEY).write_bytes(b"timings")
-    (cache.folder / f"broken{SUFFIX}").write_bytes(MAGIC)
-    (another, about), broken, (nano, _) = cache.each()
+    broken = cache.path(replace(KEY, model="broken"))
+    broken.write_bytes(MAGIC)
+    (cache.folder / "yolo.engine").write_bytes(b"of another program")
+    (another, about), second, (nano, _) = cache.each()
     assert [another, nano] == [cache.path(other), cache.path(KEY)]
     assert about["key"] == asdict(other) and about["facts"] == ENGINE.facts
-    assert broken == (cache.folder / f"broken{SUFFIX}", None)
+    assert second == (broken, None)
 
 
 def test_clean_removes_all_but_held_locks_and_what_is_others(cache):

@@ -32,7 +32,7 @@ class StandIn:
     device, progress = "a GPU", "half way"
 
     def __init__(self, name: str, model: ModelFile, threads: int) -> None:
-        self.name, self.model, self.threads = name, model, threads
+        self.name, self.model, self.threads, self.precision = name, model, threads, model.precision
         self.description, self.scale = f"{name} in {model.precision}", model.scale
         self.may_prepare = threading.Event()
 

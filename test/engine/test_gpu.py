@@ -1,6 +1,7 @@
 """The driver's answers, by a stand-in for its library; no test here looks at the GPUs of the machine but the last."""
 
 import ctypes
+from types import SimpleNamespace
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_without_a_driver_the_remedy_is_told(monkeypatch):
     def missing(name):
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr(ctypes, "CDLL", missing)
+    monkeypatch.setattr(gpu, "ctypes", SimpleNamespace(CDLL=missing))
     find_driver.cache_clear()
     with pytest.raises(GpuError, match=r"^no NVIDIA driver .*libcuda.*; remedy: .*--gpus all"):
         find_driver()

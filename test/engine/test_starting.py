@@ -35,7 +35,7 @@ def larger(depth: np.ndarray, added: int) -> np.ndarray:
 class Standby:
     """An engine that is there at once."""
 
-    scale, description, device = SCALE, "the standby", "CPU"
+    scale, description, device, precision = SCALE, "the standby", "CPU", "fp32"
 
     def __init__(self) -> None:
         self.error: EngineError | None = None
@@ -54,7 +54,7 @@ class Standby:
 class Slow:
     """A slow engine that does what its workshop says."""
 
-    scale, description, device = SCALE, "the slow engine", "a GPU"
+    scale, description, device, precision = SCALE, "the slow engine", "a GPU", "fp16"
 
     def __init__(self, workshop: Workshop, number: int) -> None:
         self._workshop, self._number = workshop, number
@@ -227,11 +227,11 @@ def test_without_a_standby_a_call_tells_how_far_it_is(lone):
 
 
 def test_what_it_says_of_itself_at_every_stage(bench):
-    def said() -> tuple[str, str, str, str]:
+    def said() -> tuple[str, ...]:
         engine = bench.engine
-        return engine.state, engine.note, engine.description, engine.device
+        return engine.state, engine.note, engine.description, engine.device, engine.precision
 
-    of_standby, of_slow = ("the standby", "CPU"), ("the slow engine", "a GPU")
+    of_standby, of_slow = ((kind.description, kind.device, kind.precision) for kind in (Standby, Slow))
     assert bench.engine.scale == SCALE
     bench.shop.may_create.clear()
     bench.infer()
@@ -249,7 +249,7 @@ def test_what_it_says_of_itself_at_every_stage(bench):
 
 
 def test_without_a_standby_nothing_runs_at_first(lone):
-    assert (lone.engine.description, lone.engine.device) == ("none yet", "")
+    assert (lone.engine.description, lone.engine.device, lone.engine.precision) == ("none yet", "", "")
 
 
 def test_a_standby_that_cannot_start_is_told_at_once():

@@ -1,0 +1,81 @@
+"""What the subcommands of ``dsca`` share: options, output, and how a command fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_SCALE
+
+console = Console(stderr=True)
+
+JSON = typer.Option(None, "--json", metavar="FILE", help="Write the figures to FILE as JSON; - is standard output.")
+MODEL = typer.Option(DEFAULT_MODEL, help="Name of the model; `dsca info` lists them.")
+ENGINE = typer.Option("auto", help="What runs the model; `dsca info` lists them.")
+SCALE = typer.Option(DEFAULT_SCALE, help="Output size over input size: 2, 4 or 8.")
+THREADS = typer.Option(0, min=0, help="Threads of one inference on a CPU; 0: the number of cores.")
+
+
+def fail(text: str) -> NoReturn:
+    """Ends the command with one line and exit status 1."""
+    # Not through rich: it would break the line, and read [brackets] in paths as markup.
+    print(f"dsca: {text}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+def write_json(figures: Any, target: str | None) -> None:
+    """Writes figures where --json says."""
+    write_text(json.dumps(figures, indent=2) + "\n", target)
+
+
+def write_text(text: str, target: str | None) -> None:
+    """Writes to a file, or to standard output for ``-``; a broken-off write leaves no half file."""
+    if target is None:
+        return
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    path = Path(target)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror}")
+
+
+def write_markdown(text: str, target: str | None) -> None:
+    """As `write_text`; ``FILE#PART`` exchanges what stands between ``<!-- PART -->`` and ``<!-- end PART -->``."""
+    path, _, part = (target or "").partition("#")
+    if target is None or not part:
+        write_text(text, target)
+        return
+    try:
+        document = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"cannot read {path} ({error})")
+    try:
+        start, end = f"<!-- {part} -->\n", f"<!-- end {part} -->"
+        before, rest = document.split(start)
+        _, after = rest.split(end)
+    except ValueError:
+        fail(f"{path} has no one part between <!-- {part} --> and <!-- end {part} -->")
+    write_text(before + start + text + end + after, path)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``WxH`` to (width, height)."""
+    width, _, height = text.lower().partition("x")
+    try:
+        size = int(width), int(height)
+    except ValueError:
+        size = (0, 0)
+    if min(size) < 8 or max(size) > 4096:
+        raise typer.BadParameter(f"{text!r} is no size; give WIDTHxHEIGHT such as 320x240, 8 to 4096 each")
+    return size
