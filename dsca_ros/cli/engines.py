@@ -71,7 +71,10 @@ def build(
             raise typer.BadParameter(f"--precision is {name!r}; it must be one of: {', '.join(PRECISIONS)}")
     cache = EngineCache(folder)
     if clean:
-        count, freed = cache.clean()
+        try:
+            count, freed = cache.clean()
+        except OSError as error:
+            fail(f"cannot remove {error.filename}: {error.strerror}")
         console.print(f"{count} engines removed from {cache.folder}, {freed / 1e6:.1f} MB", highlight=False)
         return
     try:

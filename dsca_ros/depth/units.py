@@ -16,6 +16,8 @@ import numpy as np
 MM_PER_M = 1000.0
 #: Largest depth a uint16 can hold as a measurement: 65535 is a common "no reading".
 MAX_UINT16_MM = 65534
+#: Between that and "no reading", metres: a bound that rounding does not move to the wrong side.
+FARTHEST_UINT16 = (MAX_UINT16_MM + 0.5) / MM_PER_M
 
 
 def to_metres(depth: np.ndarray, unit: float = 1.0 / MM_PER_M) -> np.ndarray:

@@ -25,7 +25,7 @@ def graph_inputs(image: np.ndarray, depth_range: tuple[float, float], domain: st
         raise TypeError(f"depth must be uint16 millimetres or float32 metres, not {image.dtype}")
     if image.dtype == np.uint16:
         metres = image * np.float32(1.0 / units.MM_PER_M)
-        depth_range = depth_range[0], min(depth_range[1], units.MAX_UINT16_MM / units.MM_PER_M)
+        depth_range = depth_range[0], min(depth_range[1], units.FARTHEST_UINT16)
     else:
         metres = np.ascontiguousarray(image)
     return {"depth": metres[None, None], "depth_range": np.array(depth_range, np.float32)}

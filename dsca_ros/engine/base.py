@@ -6,6 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
+#: Sizes of images an engine stays ready for: a camera that changes its profile back finds all as it was.
+KEPT_SIZES = 2
+
 
 class EngineError(RuntimeError):
     """An engine that cannot start or run; the text says what to do."""

@@ -29,7 +29,7 @@ SUFFIX, LOCK, PARTIAL = ".engine", ".lock", ".partial"
 #: How often a build that waits for another one looks whether that is done, seconds.
 LOOK_EVERY = 0.2
 #: What this package writes into the folder: engines and, beside them, locks, timings and what is half written.
-OURS = re.compile(r"-[0-9a-f]{12}(\w*\.partial|\.(engine|lock|timings|timings-partial|jit|jit-partial))$")
+OURS = re.compile(r"-[0-9a-f]{12}(\w*\.partial|\.(engine|lock|timings|jit))$")
 
 
 def engines_folder() -> Path:
@@ -124,17 +124,7 @@ class EngineCache:
         path = self.path(key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(suffix=PARTIAL, prefix=path.stem, dir=self.folder)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(MAGIC + json.dumps(about).encode() + b"\n" + engine.plan)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(partial, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(partial)
-                raise
+            write_aside(path, MAGIC + json.dumps(about).encode() + b"\n" + engine.plan)
         except OSError as error:
             log.warning(
                 "cannot keep the engine in %s (%s): it will be built again at the next start; remedy: make room there, "
@@ -226,6 +216,27 @@ class EngineCache:
             count += path.suffix == SUFFIX
             path.unlink(missing_ok=True)
         return count, size
+
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Writes a file under a name of its own and renames it: under its final name it is whole, or not there.
+
+    Raises:
+        OSError: if it cannot; then nothing is left behind.
+    """
+    handle, partial = tempfile.mkstemp(suffix=PARTIAL, prefix=path.stem, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # For all users, as other files are: an engine built for an image of a robot is read by another user.
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise
 
 
 def _is_held(path: Path) -> bool:

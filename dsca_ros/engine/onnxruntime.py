@@ -6,12 +6,9 @@ import numpy as np
 import onnxruntime as ort
 
 from dsca_ros.engine.arrays import graph_inputs, like_input
-from dsca_ros.engine.base import EngineError
+from dsca_ros.engine.base import KEPT_SIZES, EngineError
 from dsca_ros.engine.gpu import find_driver
 from dsca_ros.engine.zoo import ModelFile
-
-#: Sessions kept, one for each input size; a camera that changes its profile back finds its old one.
-KEPT_SESSIONS = 2
 
 
 class OnnxRuntimeEngine:
@@ -63,7 +60,7 @@ class OnnxRuntimeEngine:
                 raise EngineError(
                     f"ONNX Runtime cannot use {self.device}; remedy: install the CUDA and cuDNN it was built with"
                 )
-            while len(self._sessions) >= KEPT_SESSIONS:
+            while len(self._sessions) >= KEPT_SIZES:
                 self._sessions.pop(next(iter(self._sessions)))
         self._sessions[shape] = session  # the newest last
         return session

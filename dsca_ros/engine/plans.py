@@ -11,7 +11,7 @@ import numpy as np
 
 from dsca_ros.engine import tensorrt_build as trt
 from dsca_ros.engine.base import EngineError
-from dsca_ros.engine.engine_cache import EngineCache, EngineKey, StoredEngine
+from dsca_ros.engine.engine_cache import EngineCache, EngineKey, StoredEngine, write_aside
 from dsca_ros.engine.gpu import Driver, Gpu
 from dsca_ros.engine.millimetres import BYTES_IN, take_millimetres
 from dsca_ros.engine.zoo import DEPTH, ModelFile
@@ -88,7 +88,7 @@ class Plan:
 
         def make() -> StoredEngine:
             timings = cache.timing_cache(key)
-            known = timings.read_bytes() if timings.is_file() else b""
+            known = _read(timings)
             built = trt.build(self.flavour, self.request(workspace), progress, known)
             if built.timing_cache:
                 _keep(timings, built.timing_cache)
@@ -100,12 +100,17 @@ class Plan:
         return cache.get(key, make, waiting)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # none yet, or another user's
+
+
 def _keep(path: Path, timings: bytes) -> None:
     """Timings only save time: that they cannot be kept is no error."""
-    partial = path.with_suffix(".timings-partial")
     try:
-        partial.write_bytes(timings)
-        partial.replace(path)
+        write_aside(path, timings)
     except OSError as error:
         log.debug("cannot keep %s: %s", path, error)
 

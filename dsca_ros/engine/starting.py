@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dsca_ros.engine.base import Engine, EngineError, EngineNotReady, SlowEngine
+from dsca_ros.engine.base import KEPT_SIZES, Engine, EngineError, EngineNotReady, SlowEngine
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,8 @@ class StartingEngine:
         self._standby = standby() if standby is not None else None
         self._lock = threading.Lock()
         self._main: SlowEngine | None = None
-        self._ready: set[tuple[tuple[int, int], str]] = set()
+        #: What the slow engine is ready for; the newest last, and no more than it keeps.
+        self._ready: list[tuple[tuple[int, int], str]] = []
         self._thread: threading.Thread | None = None
         self._failure, self._failures, self._retry_at = "", 0, 0.0
         self._closed = False
@@ -147,7 +148,7 @@ class StartingEngine:
             self._fail(error)
         else:
             with self._lock:
-                self._ready.add((shape, dtype.name))
+                self._ready = [*self._ready, (shape, dtype.name)][-KEPT_SIZES:]
                 self._failure = ""
         finally:
             with self._lock:

@@ -16,21 +16,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dsca_ros.depth.units import MAX_UINT16_MM, MM_PER_M
+from dsca_ros.depth.units import FARTHEST_UINT16
 from dsca_ros.engine import tensorrt_build as trt
 from dsca_ros.engine.accuracy import Accuracy, measure_accuracy
 from dsca_ros.engine.arrays import graph_inputs
-from dsca_ros.engine.base import EngineError
+from dsca_ros.engine.base import KEPT_SIZES, EngineError
 from dsca_ros.engine.cuda_graph import CudaGraph
-from dsca_ros.engine.engine_cache import EngineCache, StoredEngine
+from dsca_ros.engine.engine_cache import EngineCache, StoredEngine, write_aside
 from dsca_ros.engine.gpu import find_driver
 from dsca_ros.engine.plans import Plan, usable_flavour
 from dsca_ros.engine.zoo import DEPTH, ModelFile, find_model
 
 log = logging.getLogger(__name__)
 
-#: Engines kept, one for each size and dtype; a camera that changes its profile back finds its old one.
-KEPT_SESSIONS = 2
 #: Runs before an engine counts as warm.
 WARM_UP_RUNS = 3
 
@@ -147,7 +145,7 @@ class TensorRTEngine:
         if session is None:
             if self._context is None:
                 self._open()  # after a failure
-            while len(self._sessions) >= KEPT_SESSIONS:
+            while len(self._sessions) >= KEPT_SIZES:
                 self._sessions.pop(next(iter(self._sessions))).close()
             session = self._start(shape, dtype)
         self._sessions[key] = session  # the newest last
@@ -258,7 +256,7 @@ class Session:
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`; the result is this session's own memory."""
         if self._plan.in_millimetres:
-            farthest = min(depth_range[1], MAX_UINT16_MM / MM_PER_M)
+            farthest = min(depth_range[1], FARTHEST_UINT16)
             self._host["depth_bytes"].view(np.uint16)[0, :, :, 0] = depth
             self._host["depth_range"][:] = depth_range[0], farthest
         else:
@@ -313,9 +311,7 @@ class Session:
 
 def _keep_jit(path: Path, runtime_cache: Any) -> None:
     """What was compiled only saves time at the next start: that it cannot be kept is no error."""
-    partial = path.with_suffix(".jit-partial")
     try:
-        partial.write_bytes(bytes(runtime_cache.serialize()))
-        partial.replace(path)
+        write_aside(path, bytes(runtime_cache.serialize()))
     except OSError as error:
         log.debug("cannot keep %s: %s", path, error)

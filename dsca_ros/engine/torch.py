@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 
 from dsca_ros.engine.arrays import graph_inputs, like_input
-from dsca_ros.engine.base import EngineError
+from dsca_ros.engine.base import KEPT_SIZES, EngineError
 from dsca_ros.engine.export import ExportError, load_weights, make_graph
 from dsca_ros.engine.zoo import ModelFile
 
-#: CUDA graphs kept, one for each size; a camera that changes its profile back finds its old one.
-KEPT_GRAPHS = 2
 #: Runs before a capture, in which libraries choose their kernels and allocate.
 WARM_UP_RUNS = 3
 
@@ -63,7 +61,7 @@ class TorchEngine:
         size = tuple(inputs[0].shape)
         captured = self._captured.pop(size, None)
         if captured is None:
-            while len(self._captured) >= KEPT_GRAPHS:
+            while len(self._captured) >= KEPT_SIZES:
                 self._captured.pop(next(iter(self._captured)))
             captured = _Captured(graph, [tensor.to(self._device) for tensor in inputs])
         self._captured[size] = captured  # the newest last

@@ -383,9 +383,9 @@ def test_clean_removes_all_but_held_locks_and_what_is_others(cache):
     size = sum(path.stat().st_size for path in cache.folder.iterdir())
     stem = cache.path(KEY).stem
     (cache.folder / f"{stem}{LOCK}").touch()
-    ours = (f"{stem}.jit", f"{stem}.jit-partial", f"{stem}ab_3_x9z{PARTIAL}")
     timings = cache.timing_cache(KEY)
-    for path in (*(cache.folder / name for name in ours), timings, timings.with_suffix(".timings-partial")):
+    ours = (f"{stem}.jit", f"{stem}ab_3_x9z{PARTIAL}", timings.name, f"{timings.stem}k0_77{PARTIAL}")
+    for path in (cache.folder / name for name in ours):
         path.write_bytes(b"12345")
         size += 5
     (cache.folder / "folder").mkdir()
@@ -408,3 +408,8 @@ def test_what_a_store_writes_aside_is_known_to_clean(cache, monkeypatch):
     assert Path(written[0]).is_file() and Path(written[0]).suffix == PARTIAL
     cache.clean()
     assert list(cache.folder.iterdir()) == []
+
+
+def test_an_engine_is_for_every_user_to_read(cache):
+    cache.store(KEY, ENGINE)
+    assert cache.path(KEY).stat().st_mode & 0o777 == 0o644

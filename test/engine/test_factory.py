@@ -13,10 +13,10 @@ import pytest
 
 from dsca_ros.engine import factory, plans
 from dsca_ros.engine.base import Engine, EngineError, EngineNotReady
-from dsca_ros.engine.factory import ENGINE_NAMES, PRECISION_NAMES, EngineKind, create_engine
+from dsca_ros.engine.factory import ENGINE_NAMES, PRECISION_NAMES, EngineKind, check_engine, create_engine
 from dsca_ros.engine.gpu import Driver, Gpu, GpuError
 from dsca_ros.engine.starting import RUNNING, StartingEngine
-from dsca_ros.engine.zoo import DEPTH, LEVELS, ModelFile, list_models
+from dsca_ros.engine.zoo import DEPTH, LEVELS, MANIFEST, ModelFile, list_models
 from dsca_ros.upsampler import DEFAULT_MODEL as MODEL
 
 RANGE = (0.1, 10.0)
@@ -126,11 +126,12 @@ def test_every_name_is_of_a_kind_and_auto():
     assert {kind.precision for kind in factory.ENGINES} < set(PRECISION_NAMES)
 
 
-def test_a_model_that_does_not_exist_is_told_before_any_engine_is_asked(shelf):
-    shelf.add("onnxruntime", missing="not here")
+@pytest.mark.parametrize("missing", [None, "no wheel"])
+def test_a_model_that_does_not_exist_is_told_even_where_nothing_could_run_it(shelf, missing):
+    shelf.add("onnxruntime", missing)
     with pytest.raises(EngineError, match="'huge' at scale 2"):
         create_engine("auto", "huge", 2)
-    assert not shelf.asked
+    assert not shelf.made
 
 
 @pytest.mark.parametrize(
@@ -140,11 +141,15 @@ def test_a_model_that_does_not_exist_is_told_before_any_engine_is_asked(shelf):
         (MAPS, DEPTH, "takes levels and not depth"),
     ],
 )
-def test_a_model_of_another_domain_is_refused_before_any_engine_is_asked(shelf, model, domain, refusal):
+def test_a_model_of_another_domain_is_refused_even_where_nothing_could_run_it(shelf, model, domain, refusal):
+    shelf.add("tensorrt", missing="no GPU")
+    for name in ("tensorrt", "auto"):
+        with pytest.raises(EngineError, match=f"{model} {refusal}"):
+            create_engine(name, model, 2, domain=domain)
     shelf.add("onnxruntime")
     with pytest.raises(EngineError, match=f"{model} {refusal}"):
         create_engine("auto", model, 2, domain=domain)
-    assert not shelf.asked
+    assert not shelf.made
     for right in (DEPTH if model == MODEL else LEVELS, None):
         assert create_engine("auto", model, 2, domain=right).model.model == model
 
@@ -200,6 +205,35 @@ def test_auto_precision_is_each_kinds_own(shelf, asked, on_gpu, on_cpu):
 def test_gpus_compute_in_half_precision_and_cpus_in_float32():
     found = {kind.name: kind.precision for kind in factory.ENGINES}
     assert found == {"tensorrt": "fp16", "onnxruntime-cuda": "fp16", "onnxruntime": "fp32", "torch": "fp32"}
+
+
+def test_a_model_without_half_precision_runs_where_float32_does(shelf, tmp_path, monkeypatch):
+    entry = "{domain: depth, scales: {2: {fp32: {file: plain.onnx, sha256: abc}}}}"
+    (tmp_path / MANIFEST).write_text(f"models: {{plain: {entry}}}")
+    monkeypatch.setenv("DSCA_MODELS", str(tmp_path))
+    shelf.add("tensorrt", missing="no GPU", precision="fp16")
+    shelf.add("onnxruntime")
+    assert create_engine("auto", "plain", 2).model.name == "plain x2 (fp32)"
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "precision", "refusal"),
+    [
+        ("warp", MODEL, "auto", "'warp'"),
+        ("auto", MODEL, "int8", "'int8'"),
+        ("auto", "huge", "auto", "'huge'"),
+        ("auto", MAPS, "auto", "takes levels"),
+        ("tensorrt", MODEL, "auto", "no GPU"),
+    ],
+)
+def test_a_check_refuses_what_a_start_would_and_starts_nothing(shelf, name, model, precision, refusal):
+    shelf.add("tensorrt", missing="no GPU")
+    shelf.add("onnxruntime")
+    for ask in (check_engine, create_engine):
+        with pytest.raises(EngineError, match=refusal):
+            ask(name, model, 2, precision)
+    check_engine("auto", MODEL, 2, "fp16")
+    assert not shelf.made
 
 
 def test_one_that_is_asked_for_and_missing_gives_the_reason_and_no_other(shelf):

@@ -72,7 +72,13 @@ def a_gpu(monkeypatch):
 
 @pytest.mark.parametrize(
     ("domain", "dtype", "takes"),
-    [(DEPTH, UINT16, "uint16"), (DEPTH, FLOAT32, "float32"), (LEVELS, UINT8, "float32"), (LEVELS, FLOAT32, "float32")],
+    [
+        (DEPTH, UINT16, "uint16"),
+        (DEPTH, FLOAT32, "float32"),
+        (LEVELS, UINT8, "float32"),
+        (LEVELS, FLOAT32, "float32"),
+        (LEVELS, UINT16, "float32"),  # what `dsca build` asks for where nothing else is said
+    ],
 )
 def test_what_an_engine_takes(domain, dtype, takes):
     plan = Plan(model_file(domain), (480, 640), dtype, flavour(), "sm89")

@@ -15,8 +15,11 @@ from ros_graph import OUTPUTS, Graph, key, pixels
 from dsca_ros.engine.zoo import MANIFEST, find_model, list_models, models_folder
 
 IMAGE, INFO, POINTS = OUTPUTS
-READ_ONLY = {"model", "scale", "engine", "precision", "threads"}
-SETTABLE = {"min_depth", "max_depth", "depth_unit", "fill_holes", "output_encoding", "publish_points", "lazy"}
+READ_ONLY = {"warm_start", "build_only", "autostart"}
+NETWORK = {"model", "scale", "engine", "precision", "threads"}
+CHOICES = {"engine", "precision", "output_encoding", "depth_transport", "compressed_format"}
+FRAMES = {"min_depth", "max_depth", "depth_unit", "fill_holes", "publish_points", "points_stride", "points_organized"}
+SETTABLE = NETWORK | CHOICES | FRAMES | {"lazy"}
 #: What a refusal lists, and the file that the default parameters load.
 MODELS = sorted({f"{m.model} x{m.scale}" for m in list_models()})
 FILE = find_model("dsca-nano", 2).path.relative_to(models_folder())
@@ -64,18 +67,22 @@ def test_every_parameter_is_described(graph: Graph) -> None:
             assert descriptor.integer_range, name
         if descriptor.type == ParameterType.PARAMETER_DOUBLE:
             assert descriptor.floating_point_range, name
-        if name in ("engine", "precision", "output_encoding"):
+        if name in CHOICES:
             assert "one of" in descriptor.additional_constraints, name
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model": "dsca-small"}, ["read-only", "model"]),
-        ({"scale": 4}, ["read-only", "scale"]),
-        ({"engine": "onnxruntime"}, ["read-only", "engine"]),
-        ({"precision": "fp16"}, ["read-only", "precision"]),
-        ({"threads": 1}, ["read-only", "threads"]),
+        ({"warm_start": False}, ["read-only", "warm_start"]),
+        ({"build_only": True}, ["read-only", "build_only"]),
+        ({"autostart": False}, ["read-only", "autostart"]),
+        ({"model": "dsca-giant"}, ["'dsca-giant'", "there are: "]),
+        ({"scale": 3}, ["2, 4 or 8"]),
+        ({"scale": 9}, ["scale", "8"]),
+        ({"engine": "tensorflow"}, ["'tensorflow'", "auto", "onnxruntime"]),
+        ({"precision": "int8"}, ["'int8'", "fp32", "fp16"]),
+        ({"threads": 65}, ["threads", "64"]),
         ({"min_depth": 0.0}, ["min_depth", "0.01"]),
         ({"max_depth": 65.5}, ["max_depth", "65"]),
         ({"max_depth": float("nan")}, ["max_depth"]),
@@ -94,7 +101,7 @@ def test_every_parameter_is_described(graph: Graph) -> None:
         # All or nothing: the good half of a request is not applied either.
         ({"output_encoding": "32FC1", "min_depth": 9.0, "max_depth": 1.0}, ["min_depth (9.0)"]),
         ({"lazy": False, "publish_points": False, "output_encoding": "x"}, ["'x'"]),
-        ({"max_depth": 3.0, "scale": 4}, ["read-only"]),
+        ({"max_depth": 3.0, "warm_start": False}, ["read-only"]),
     ],
 )
 def test_a_bad_value_is_refused_with_the_reason_and_nothing_is_applied(
