@@ -6,6 +6,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dsca_ros.depth.units import to_metres_or_nan
+
+
+#: Rows of an image that are worked on at once.
+ROWS = 32
+
 
 @dataclass(frozen=True)
 class Intrinsics:
@@ -50,7 +56,7 @@ class Intrinsics:
         """Organised points of a depth image.
 
         Args:
-            depth: [H, W] float32 metres, 0 invalid.
+            depth: [H, W], ``uint16`` millimetres or ``float32`` metres.
             out: [h, w, 3] float32 to fill, when the caller keeps a buffer.
             stride: of the points, every so many per axis.
 
@@ -67,11 +73,13 @@ class Intrinsics:
         depth = depth[::stride, ::stride]
         points = np.empty((*depth.shape, 3), np.float32) if out is None else out
         x, y = (ray[::stride] for ray in self.rays())
-        z = points[..., 2]
-        z[...] = depth
-        z[depth <= 0] = np.nan
-        np.multiply(z, x[None, :], out=points[..., 0])
-        np.multiply(z, y[:, None], out=points[..., 1])
+        # A few rows at a time, which stay in the processor's cache between the steps.
+        for top in range(0, len(depth), ROWS):
+            rows = slice(top, top + ROWS)
+            z, block = to_metres_or_nan(depth[rows]), points[rows]
+            block[..., 2] = z
+            np.multiply(z, x, out=block[..., 0])
+            np.multiply(z, y[rows, None], out=block[..., 1])
         return points
 
 

@@ -11,6 +11,8 @@ Inside the package invalid is 0 in both; NaN appears only where a message asks f
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 MM_PER_M = 1000.0
@@ -43,6 +45,27 @@ def to_metres(depth: np.ndarray, unit: float = 1.0 / MM_PER_M) -> np.ndarray:
         metres[~is_valid(metres)] = 0.0
         return metres
     raise TypeError(f"depth must be uint16 millimetres or float metres, not {depth.dtype}")
+
+
+@lru_cache(maxsize=1)
+def _metres_of_millimetres() -> np.ndarray:
+    """[65536] float32: metres of every uint16, NaN where it is no measurement. A look-up is half of a conversion."""
+    table = to_metres(np.arange(1 << 16, dtype=np.uint16))
+    table[table == 0] = np.nan
+    table.flags.writeable = False
+    return table
+
+
+def to_metres_or_nan(depth: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """As `to_metres`, but NaN where invalid, and into ``out`` (float32 of the same shape) if it is given."""
+    if out is None:
+        out = np.empty(depth.shape, np.float32)
+    if depth.dtype == np.uint16:
+        # Without clipping take() goes by way of another array; no index is out of bounds.
+        return np.take(_metres_of_millimetres(), depth, out=out, mode="clip")
+    out[...] = depth
+    out[~is_valid(out)] = np.nan
+    return out
 
 
 def to_millimetres(metres: np.ndarray) -> np.ndarray:

@@ -29,9 +29,11 @@ class CameraInfos:
         """Keeps an info; whether time went back with it, as when a bag loops: then all others are forgotten."""
         stamp = stamp_of(info)
         with self._lock:
-            back = stamp < next(reversed(self._infos), stamp)
+            # One that is merely late is newer than some that are kept.
+            back = stamp < min(self._infos, default=stamp)
             if back:
                 self._infos.clear()
+            self._infos.pop(stamp, None)  # the newest last, also if its stamp has been there
             self._infos[stamp] = info
             while len(self._infos) > KEPT:
                 self._infos.popitem(last=False)

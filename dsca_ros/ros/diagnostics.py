@@ -68,6 +68,13 @@ class Health:
         with self._lock:
             self._input.clear()
 
+    def freed(self) -> None:
+        """The engine is gone, and what it was and what failed with it."""
+        with self._lock:
+            self.engine, self.device = "none", ""
+            self.engine_state, self.engine_note, self.network_error, self._error = RUNNING, "", "", None
+            self._input.clear()
+
     def received(self) -> None:
         """A frame came in."""
         with self._lock:
@@ -127,6 +134,8 @@ class Health:
 
     def _level(self, listened_to: bool) -> tuple[bytes, str]:
         quiet = time.monotonic() - self._input[-1] if self._input else None
+        if self.lifecycle == "finalized":
+            return DiagnosticStatus.OK, "FINALIZED: it was shut down, and has to be started anew"
         if self.lifecycle != "active":
             return DiagnosticStatus.OK, f"{self.lifecycle.upper()}: `ros2 lifecycle` brings the node on"
         for error in (self._error, self.network_error):

@@ -8,14 +8,16 @@ cleaning up frees everything.
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import JumpThreshold
+from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -26,7 +28,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from dsca_ros.engine.base import EngineError
 from dsca_ros.engine.factory import check_engine
-from dsca_ros.engine.starting import BUILDING, RUNNING
+from dsca_ros.engine.starting import BUILDING, FAILED, RUNNING
 from dsca_ros.ros import parameters
 from dsca_ros.ros.camera_infos import CameraInfos, stamp_of
 from dsca_ros.ros.diagnostics import Health
@@ -42,6 +44,22 @@ WARN_PERIOD = 5.0
 COMPRESSED = "/compressedDepth"
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+Transition = Callable[["DscaNode", LifecycleState], TransitionCallbackReturn]
+
+
+def _told(transition: Transition) -> Transition:
+    """A transition that tells what it raises: rclpy makes an error of it and keeps the reason to itself."""
+
+    @functools.wraps(transition)
+    def told(node: DscaNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            node._tell_failure(f"{transition.__name__} failed, {type(error).__name__}: {error}")
+            return TransitionCallbackReturn.ERROR
+
+    return told
 
 
 class DscaNode(LifecycleNode, ClosableNode):
@@ -62,7 +80,7 @@ class DscaNode(LifecycleNode, ClosableNode):
         self.infos = CameraInfos()
         self.pipeline: Pipeline | None = None
         self._failure = ""
-        self._active = False
+        self._started = self._active = False
         self._warned: dict[str, float] = {}
         self._engine_told = ""
         self._outputs: Outputs | None = None
@@ -70,33 +88,36 @@ class DscaNode(LifecycleNode, ClosableNode):
         self._switch: threading.Thread | None = None
         self._switch_lock = threading.Lock()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        if self.settings.autostart:
-            if self.trigger_configure() != SUCCESS:
-                raise EngineError(self._failure)
-            self.trigger_activate()
+        self._refuse_impossible_transitions()
+        if self.settings.autostart and (self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS):
+            self.close()
+            raise EngineError(self._failure)
+        self._started = True
         # Set last: a request that comes in a half-built node would find nothing to change.
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._timer = self.create_timer(1.0, self._on_timer)
+        # A clock of its own: simulated time may stand still, or start over.
+        self._timer = self.create_timer(1.0, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(back, post_callback=lambda _: self._on_time_jump())
 
     # --- lifecycle ------------------------------------------------------------------------------
 
+    @_told
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the network and makes the publishers; a failure is told and leaves the node unconfigured."""
-        try:
-            upsampler = self._make_upsampler(self.settings)
-        except EngineError as error:
-            self._failure = str(error)
-            if not self.settings.autostart:
-                self.get_logger().error(f"cannot configure: {error}")
-            return FAILURE
+        # The publishers first: were one to fail, the network would be left behind.
         self._outputs = Outputs(
             self._publisher(Image, "depth_sr/image_raw"),
             self._publisher(CompressedImage, "depth_sr/image_raw" + COMPRESSED),
             self._publisher(CameraInfo, "depth_sr/camera_info"),
             self._publisher(PointCloud2, "depth_sr/points"),
         )
+        try:
+            upsampler = self._make_upsampler(self.settings)
+        except EngineError as error:
+            self._free()
+            self._tell_failure(str(error))
+            return FAILURE
         self.pipeline = Pipeline(
             *(upsampler, self.settings, self._outputs, self.infos, self.health, self._warn),
             now=lambda: self.get_clock().now().nanoseconds * 1e-9,
@@ -104,12 +125,17 @@ class DscaNode(LifecycleNode, ClosableNode):
         self._tell_engine()
         return SUCCESS
 
+    @_told
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Takes frames from now on."""
+        """Takes frames from now on, the first one already through the network that the parameters name."""
+        switch = self._switch
+        if switch is not None:
+            switch.join()
         self._active = True
         self._follow_demand()
         return SUCCESS
 
+    @_told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Takes no more frames; the network stays loaded."""
         self._active = False
@@ -118,11 +144,13 @@ class DscaNode(LifecycleNode, ClosableNode):
             self.pipeline.forget()
         return SUCCESS
 
+    @_told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees all that configuring made."""
         self._free()
         return SUCCESS
 
+    @_told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Frees all, from whatever state."""
         self._free()
@@ -130,9 +158,28 @@ class DscaNode(LifecycleNode, ClosableNode):
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """After a transition that failed half-way: all is freed, and the node can be configured anew."""
-        self.get_logger().error("a transition failed: the node is unconfigured again")
         self._free()
         return SUCCESS
+
+    def _tell_failure(self, text: str) -> None:
+        """Logs why a transition failed; a node that fails to start raises it instead."""
+        self._failure = text
+        if self._started or not self.settings.autostart:
+            self.get_logger().error(f"{text}; the node is unconfigured now and can be configured anew")
+
+    def _refuse_impossible_transitions(self) -> None:
+        """A transition that the state does not allow is answered with no; rclpy's exception would end the process."""
+        change = self._service_change_state.callback
+
+        def refusing(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            try:
+                return change(request, response)
+            except RuntimeError as error:
+                self.get_logger().warning(f"no such transition from this state: {error}")
+                response.success = False
+                return response
+
+        self._service_change_state.callback = refusing
 
     def _free(self) -> None:
         self._active = False
@@ -146,7 +193,7 @@ class DscaNode(LifecycleNode, ClosableNode):
                 self.destroy_publisher(publisher)
         self.infos.clear()
         self._engine_told = ""
-        self.health.engine, self.health.device = "none", ""
+        self.health.freed()
 
     def _make_upsampler(self, settings: Settings) -> Upsampler:
         # Results are copied into messages before the next frame: no need of memory of their own.
@@ -240,13 +287,16 @@ class DscaNode(LifecycleNode, ClosableNode):
         health.engine_state, health.engine_note = state, note
         what = f"{upsampler.model} x{upsampler.scale}"
         told = f"{what} {state} {note if state == BUILDING else engine}"
-        if told == self._engine_told:
+        # A build begins with a frame: until then there is nothing to tell.
+        if told == self._engine_told or (state == BUILDING and not self.pipeline.began):
             return
         self._engine_told = told
         if state == RUNNING:
             self.get_logger().info(f"{what} on {engine}")
         elif state == BUILDING:
             self.get_logger().info(f"{what}: engine is being built ({note}); meanwhile on: {engine}")
+        elif state == FAILED:
+            self.get_logger().error(f"{what}: the engine failed, {note}; meanwhile on: {engine}")
 
     def _warn(self, cause: str, text: str) -> None:
         """Logs a warning, the same cause at most once in a while."""
@@ -287,15 +337,16 @@ class DscaNode(LifecycleNode, ClosableNode):
         while True:
             with self._switch_lock:
                 wanted, pipeline = self.settings, self.pipeline
-                if pipeline is None or wanted.network == loaded:
+                if pipeline is None or (pipeline, wanted.network) == loaded:
                     self._switch = None
                     return
-            loaded = wanted.network
+            loaded = pipeline, wanted.network
             try:
                 pipeline.exchange(self._make_upsampler(wanted))
                 self.health.network_error = ""
-            except EngineError as error:
-                text = f"{wanted.model} x{wanted.scale} cannot be loaded ({error}); the one before goes on"
+            except Exception as error:  # whatever loading raises: the one that runs goes on, and so does this thread
+                reason = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
+                text = f"{wanted.model} x{wanted.scale} cannot be loaded ({reason}); the one before goes on"
                 self.health.network_error = text
                 self.get_logger().error(text)
 

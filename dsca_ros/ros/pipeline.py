@@ -4,7 +4,7 @@ The newest frame is kept and the callback returns at once. A frame that comes wh
 one that waits, so a result is never late by more than one frame.
 
 Copies of the image: none of the camera's bytes (the engine reads the message's own), one of the result (into the
-message that is published), one of the points.
+message that is published), none of the points.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Pipeline:
         self.upsampler, self.settings = upsampler, settings
         self._outputs, self._infos, self._health = outputs, infos, health
         self._warn, self._now = warn, now
-        self._points_buffer: np.ndarray | None = None
+        self._points: messages.PointsBuffer | None = None
         self._next: Upsampler | None = None
         self._slot: Frame | None = None
         self._wake = threading.Condition()
@@ -219,11 +219,10 @@ class Pipeline:
             self._warn("distorted", "camera_info has distortion: points take the depth image for rectified")
         every = self.settings.points_stride
         shape = result[::every, ::every].shape
-        if self._points_buffer is None or self._points_buffer.shape[:2] != shape:
-            self._points_buffer = np.empty((*shape, 3), np.float32)
-        camera = messages.to_intrinsics(info)
-        points = camera.back_project(units.to_metres(result), self._points_buffer, every)
-        return messages.encode_points(points, info.header, self.settings.points_organized)
+        if self._points is None or self._points.shape != shape:
+            self._points = messages.PointsBuffer(shape)
+        messages.to_intrinsics(info).back_project(result, self._points.points, every)
+        return self._points.message(info.header, self.settings.points_organized)
 
     def _reject(self, error: messages.BadMessage) -> None:
         self._health.count(f"rejected_{error.cause}")

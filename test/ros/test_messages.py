@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
 from ros_graph import scales, xyz
-from sensor_msgs.msg import CameraInfo, Image, PointField, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import Header
 
 from dsca_ros.depth.camera import Intrinsics
@@ -314,10 +314,16 @@ def test_intrinsics_survive_the_way_through_a_message() -> None:
 # --- points -------------------------------------------------------------------------------------
 
 
+def cloud_message(points: np.ndarray, organized: bool = True) -> PointCloud2:
+    buffer = messages.PointsBuffer(points.shape[:2])
+    buffer.points[...] = points
+    return buffer.message(HEADER, organized)
+
+
 def test_points_are_an_organised_cloud() -> None:
     points = np.arange(2 * 4 * 3, dtype=np.float32).reshape(2, 4, 3)
     points[1, 2] = np.nan
-    cloud = messages.encode_points(points, HEADER)
+    cloud = cloud_message(points)
     assert cloud.header == HEADER
     assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (2, 4, 12, 48)
     layout = [(field.name, field.offset, field.datatype, field.count) for field in cloud.fields]
@@ -339,7 +345,7 @@ def test_points_are_read_back_by_sensor_msgs_py() -> None:
     )
     points = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
     points[2, 1] = np.nan
-    cloud = messages.encode_points(points, HEADER)
+    cloud = cloud_message(points)
     read = point_cloud2.read_points_numpy(cloud, field_names=("x", "y", "z"))
     np.testing.assert_array_equal(read.reshape(3, 5, 3), points)
     assert len(point_cloud2.read_points_numpy(cloud, skip_nans=True)) == 14
@@ -367,7 +373,7 @@ PLANE_CAMERA = Intrinsics(64, 48, 70.0, 72.0, 30.3, 25.1)
 def cloud_of(depth: np.ndarray, info: CameraInfo) -> np.ndarray:
     """The node's way from a depth image to points."""
     points = messages.to_intrinsics(info).back_project(depth.astype(np.float32))
-    return xyz(messages.encode_points(points, info.header))
+    return xyz(cloud_message(points))
 
 
 @pytest.mark.parametrize("s", [2, 4, 8])
