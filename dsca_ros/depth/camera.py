@@ -8,7 +8,6 @@ import numpy as np
 
 from dsca_ros.depth.units import to_metres_or_nan
 
-
 #: Rows of an image that are worked on at once.
 ROWS = 32
 

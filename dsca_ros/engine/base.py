@@ -14,6 +14,10 @@ class EngineError(RuntimeError):
     """An engine that cannot start or run; the text says what to do."""
 
 
+class ModelFileError(EngineError):
+    """A model's file that is missing or damaged: no other engine would be right."""
+
+
 class EngineNotReady(EngineError):
     """An engine that is still being built; the text says how far it is."""
 

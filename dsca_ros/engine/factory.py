@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
-from dsca_ros.engine.base import Engine, EngineError, SlowEngine
+from dsca_ros.engine.base import Engine, EngineError, ModelFileError, SlowEngine
 from dsca_ros.engine.gpu import GpuError, find_driver
 from dsca_ros.engine.starting import StartingEngine
 from dsca_ros.engine.tensorrt_build import FLAVOURS
@@ -96,7 +96,6 @@ class EngineKind:
         packages: that it may come from.
         precision: what ``auto`` precision means for it.
         slow: whether it is a `SlowEngine`.
-        automatic: whether engine ``auto`` may take it.
     """
 
     name: str
@@ -105,7 +104,6 @@ class EngineKind:
     packages: tuple[str, ...]
     precision: str = "fp32"
     slow: bool = False
-    automatic: bool = True
 
     def version(self) -> str | None:
         """Version of the first of its packages that is installed."""
@@ -123,7 +121,7 @@ ENGINES = (
     EngineKind("tensorrt", _tensorrt, _tensorrt_missing, _TENSORRT_PACKAGES, "fp16", slow=True),
     EngineKind("onnxruntime-cuda", _onnxruntime_cuda, _onnxruntime_cuda_missing, ("onnxruntime-gpu",), "fp16"),
     EngineKind("onnxruntime", _onnxruntime, _onnxruntime_missing, ("onnxruntime", "onnxruntime-gpu")),
-    EngineKind("torch", _torch, _torch_missing, ("torch",), automatic=False),
+    EngineKind("torch", _torch, _torch_missing, ("torch",)),
 )
 ENGINE_NAMES = ("auto", *(kind.name for kind in ENGINES))
 
@@ -160,7 +158,7 @@ def create_engine(
                 return _in_background(kind, files[kind.name], threads, warm_start)
             return kind.create(files[kind.name], threads)
         except EngineError as error:
-            if kind is usable[-1]:
+            if kind is usable[-1] or isinstance(error, ModelFileError):
                 raise
             log.warning("%s cannot start (%s): the next engine is tried", kind.name, error)
     raise AssertionError("unreachable")
@@ -183,7 +181,7 @@ def _choose(
         raise EngineError(f"there is no engine {engine!r}; there are: {', '.join(ENGINE_NAMES)}")
     if precision not in PRECISION_NAMES:
         raise EngineError(f"there is no precision {precision!r}; there are: {', '.join(PRECISION_NAMES)}")
-    wanted = [kind for kind in ENGINES if engine == kind.name or (engine == "auto" and kind.automatic)]
+    wanted = [kind for kind in ENGINES if engine in ("auto", kind.name)]
     reasons = {kind.name: kind.missing() for kind in wanted}
     usable = [kind for kind in wanted if reasons[kind.name] is None]
     # A model that does not exist is told before that nothing could run it.

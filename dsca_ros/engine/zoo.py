@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from dsca_ros import share
-from dsca_ros.engine.base import EngineError
+from dsca_ros.engine.base import EngineError, ModelFileError
 
 MANIFEST = "manifest.yaml"
 PRECISIONS = ("fp32", "fp16")
@@ -47,14 +47,14 @@ class ModelFile:
         """The file's bytes.
 
         Raises:
-            EngineError: if the file is missing, or is not the one the manifest lists.
+            ModelFileError: if the file is missing, or is not the one the manifest lists.
         """
         try:
             data = self.path.read_bytes()
         except OSError:
-            raise EngineError(f"model file {self.path} is missing: install dsca_ros again") from None
+            raise ModelFileError(f"model file {self.path} is missing: install dsca_ros again") from None
         if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise EngineError(
+            raise ModelFileError(
                 f"model file {self.path} is damaged (its hash is not the manifest's, "
                 f"{len(data)} bytes): install dsca_ros again, or export it again with `dsca export`"
             )

@@ -229,10 +229,10 @@ class DscaNode(LifecycleNode, ClosableNode):
             self.infos.clear()  # the camera may have another profile by now
             raw = s.depth_transport == "raw"
             kind, topic = (Image, "depth/image_raw") if raw else (CompressedImage, "depth/image_raw" + COMPRESSED)
-            self._subscriptions_to_camera = [
-                self._subscription(kind, topic, self._on_image),
-                self._subscription(CameraInfo, "depth/camera_info", self._on_camera_info),
-            ]
+            # One by one: were the second to fail, the first would be left behind.
+            self._subscriptions_to_camera.append(self._subscription(kind, topic, self._on_image))
+            info = self._subscription(CameraInfo, "depth/camera_info", self._on_camera_info)
+            self._subscriptions_to_camera.append(info)
         elif not wanted:
             self._let_go()
 

@@ -81,9 +81,12 @@ class Pipeline:
         self._outputs, self._infos, self._health = outputs, infos, health
         self._warn, self._now = warn, now
         self._points: messages.PointsBuffer | None = None
+        #: Whether the network that runs has been given a frame; a slow one is built only then.
+        self.began = False
         self._next: Upsampler | None = None
         self._slot: Frame | None = None
-        self._wake = threading.Condition()
+        self._in_work: Frame | None = None
+        self._wake, self._publishing = threading.Condition(), threading.Lock()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name="dsca_worker", daemon=True)
         self._thread.start()
@@ -94,33 +97,34 @@ class Pipeline:
             if self._slot is not None:
                 self._health.count("dropped_busy")
             self._slot = Frame(image, time.monotonic())
-            self._wake.notify()
+            self._wake.notify_all()
 
     def forget(self) -> None:
-        """Drops the frame that waits."""
-        with self._wake:
-            self._slot = None
+        """Drops the frame that waits and the one in work: nothing is published of what came before."""
+        with self._publishing, self._wake:
+            if self._slot is not None:
+                self._health.count("dropped_forgotten")
+            self._slot = self._in_work = None
 
     def exchange(self, upsampler: Upsampler) -> None:
-        """Goes on with another network from the next frame on; the old one is closed."""
+        """Goes on with another network from the next frame on, and closes the old one; one thread at a time."""
         with self._wake:
-            unused = upsampler if self._stopping else self._next
-            if not self._stopping:
-                self._next = upsampler
-            self._wake.notify()
-        if unused is not None:
-            unused.close()
+            old, self._next = self.upsampler, upsampler
+            self._wake.notify_all()
+            self._wake.wait_for(lambda: self._next is None or self._stopping)
+            unused = old if self._next is None else upsampler
+            self._next = None
+        # Not in the worker: to end a build takes long, and frames go on meanwhile.
+        unused.close()
 
     def close(self) -> None:
         """Ends the thread and frees the network."""
         with self._wake:
             self._stopping = True
-            self._wake.notify()
+            self._wake.notify_all()
         self._thread.join(timeout=END_WITHIN)
-        for upsampler in (self._next, self.upsampler):
-            if upsampler is not None:
-                upsampler.close()
-        self._next = None
+        if not self._thread.is_alive():  # a frame that hangs keeps its network
+            self.upsampler.close()
 
     # --- in the thread --------------------------------------------------------------------------
 
@@ -130,12 +134,11 @@ class Pipeline:
                 self._wake.wait_for(lambda: self._slot is not None or self._next is not None or self._stopping)
                 if self._stopping:
                     return
-                old, new = self.upsampler, self._next
-                if new is not None:
-                    self.upsampler, self._next = new, None
+                if self._next is not None:
+                    self.upsampler, self._next, self.began = self._next, None, False
+                    self._wake.notify_all()
                 frame, self._slot = self._slot, None
-            if new is not None:
-                old.close()
+                self._in_work = frame
             if frame is not None:
                 self._try(frame)
 
@@ -162,6 +165,7 @@ class Pipeline:
         decoded = time.monotonic()
         upsampler.depth_range = settings.depth_range
         upsampler.fill_holes = holes.hole_size(settings.fill_holes)
+        self.began = True
         result = upsampler(depth)
         inferred = time.monotonic()
         if result.dtype == np.float32 and not np.isfinite(result).all():
@@ -174,20 +178,25 @@ class Pipeline:
         out = self._outputs
         cloud = None
         if info is not None and settings.publish_points and out.points.get_subscription_count() > 0:
-            cloud = self._cloud(result, info)
+            cloud = self._cloud(result, info, settings)
         compressed = None
         if out.compressed.get_subscription_count() > 0:
             compressed = messages.encode_compressed(
                 result, image.header, encoding, settings.compressed_format, settings.max_depth
             )
+        larger = messages.encode_depth(result, image.header, encoding)
         # What is published together is published back to back.
-        out.image.publish(messages.encode_depth(result, image.header, encoding))
-        if info is not None:
-            out.camera_info.publish(info)
-        if compressed is not None:
-            out.compressed.publish(compressed)
-        if cloud is not None:
-            out.points.publish(cloud)
+        with self._publishing:
+            if self._in_work is not frame:
+                self._health.count("dropped_forgotten")
+                return
+            out.image.publish(larger)
+            if info is not None:
+                out.camera_info.publish(info)
+            if compressed is not None:
+                out.compressed.publish(compressed)
+            if cloud is not None:
+                out.points.publish(cloud)
         finished = time.monotonic()
         times = FrameTimes(started - frame.arrived, decoded - started, inferred - decoded, finished - inferred)
         # Not through rclpy's Time: it takes no negative stamp, and cameras send what they like.
@@ -210,19 +219,19 @@ class Pipeline:
         # The scale of this very result: the parameter may have changed meanwhile.
         return messages.scale_camera_info(info, result.shape[1] // width, image.header)
 
-    def _cloud(self, result: np.ndarray, info: CameraInfo) -> PointCloud2 | None:
+    def _cloud(self, result: np.ndarray, info: CameraInfo, settings: Settings) -> PointCloud2 | None:
         if not messages.is_calibrated(info):
             self._health.count("not_calibrated")
             self._warn("not_calibrated", "camera_info has no focal length (K is zero): no points are published")
             return None
         if any(info.d):
             self._warn("distorted", "camera_info has distortion: points take the depth image for rectified")
-        every = self.settings.points_stride
+        every = settings.points_stride
         shape = result[::every, ::every].shape
         if self._points is None or self._points.shape != shape:
             self._points = messages.PointsBuffer(shape)
         messages.to_intrinsics(info).back_project(result, self._points.points, every)
-        return self._points.message(info.header, self.settings.points_organized)
+        return self._points.message(info.header, settings.points_organized)
 
     def _reject(self, error: messages.BadMessage) -> None:
         self._health.count(f"rejected_{error.cause}")

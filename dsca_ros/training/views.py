@@ -32,7 +32,7 @@ from dsca_ros.training.batch import Batch
 
 #: What a rendered view depends on, in dsca_ros/depth.
 RENDERER = (
-    *("camera.py", "scenes.py", "solids.py", "furniture.py"),
+    *("camera.py", "units.py", "scenes.py", "solids.py", "furniture.py"),
     *("small_things.py", "outdoor_things.py", "curved_things.py"),
 )
 #: Shares of the kinds of scenes.

@@ -240,10 +240,20 @@ def test_random_sensors_are_drawn_around_the_presets(name, rng):
     assert outside <= NOT_DRAWN
 
 
-@pytest.mark.parametrize("sensor", [QUIET, TimeOfFlightSensor(mixing=0.0, dropout=0.0)])
-def test_rims_are_lost_beside_edges_only(sensor, rng):
+# A stereo camera's rim is in its own pixels, of which this frame has a third.
+@pytest.mark.parametrize(("sensor", "rim"), [(QUIET, 9), (TimeOfFlightSensor(mixing=0.0, dropout=0.0), 3)])
+def test_rims_are_lost_beside_edges_only(sensor, rim, rng):
     exact = block()
     beside = maximum(exact, 4) > minimum(exact, 4)
-    whole, rimmed = ((replace(sensor, rim=rim).measure(exact, CAMERA, rng) > 0)[:, 40:] for rim in (0, 3))
+    whole, rimmed = ((replace(sensor, rim=r).measure(exact, CAMERA, rng) > 0)[:, 40:] for r in (0, rim))
     assert rimmed[beside[:, 40:]].mean() < whole[beside[:, 40:]].mean() - 0.1
     assert rimmed[~beside[:, 40:]].mean() > whole[~beside[:, 40:]].mean() - 0.01
+
+
+def test_lengths_shrink_with_the_frame_and_never_grow():
+    sensor = StereoSensor(focal_px=400.0)
+    widths = {100: 1, 200: 2, 300: 3, 400: 4, 1600: 4}
+    for width, expected in widths.items():
+        camera = Intrinsics(width, 60, float(width), float(width), width / 2, 30.0)
+        assert sensor.length(4, camera) == expected
+    assert sensor.length(1, Intrinsics(100, 60, 100.0, 100.0, 50.0, 30.0)) == 0

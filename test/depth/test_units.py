@@ -70,3 +70,16 @@ def test_like_gives_the_coding_of_the_dtype():
     metres = np.array([[0.0, 1.2344, 2.0]], np.float32)
     assert units.like(metres, np.uint16).tolist() == [[0, 1234, 2000]]
     assert units.like(metres, np.float32) is metres
+
+
+def test_points_have_nan_where_an_image_has_zero(rng):
+    millimetres = rng.integers(0, 65536, (9, 7)).astype(np.uint16)
+    millimetres[0, :3] = 0, 65535, 65534
+    metres = units.to_metres(millimetres)
+    for depth in (millimetres, metres, np.where(metres > 0, metres, -np.inf).astype(np.float32)):
+        before = depth.copy()
+        buffer = np.empty((9, 7), np.float32)
+        found = units.to_metres_or_nan(depth, buffer)
+        assert found is buffer and np.array_equal(depth, before)
+        np.testing.assert_array_equal(np.isnan(found), metres == 0)
+        np.testing.assert_array_equal(found[metres > 0], metres[metres > 0])

@@ -7,6 +7,7 @@ pytest.importorskip("torch")
 from dsca_ros.engine.cost import network_cost
 from dsca_ros.engine.export import ExportError, save_weights
 from dsca_ros.engine.zoo import LEVELS, ModelFile
+from dsca_ros.network.camera_graph import INPUT_CHANNELS
 from dsca_ros.training.recipe import MapData, ViewData
 
 
@@ -43,7 +44,7 @@ def test_what_a_network_for_cameras_costs_is_its_head_too(tiny_network, save_che
         network = tiny_network(4, taps=(taps,), **sizes)
         save_weights(save_checkpoint(tmp_path / "checkpoint.pt", "m", network, ViewData()), tmp_path)
         head = 4 * (taps + 1) * (5 + 1)
-        first, second = 5 * (9 * 4 + 1) + head, 20 * (5 + 1) + head
+        first, second = 5 * (9 * INPUT_CHANNELS + 1) + head, 20 * (5 + 1) + head
         for scale, expected in ((2, first), (4, first + second)):
             model = ModelFile("m", scale, "fp32", tmp_path / f"m-x{scale}-fp32.onnx", "")
             assert network_cost(model, (10, 20))[0] == expected

@@ -180,18 +180,6 @@ def test_auto_takes_the_first_that_can_run_and_makes_no_other(shelf):
     assert [engine.name for engine in shelf.made] == ["onnxruntime-cuda"]
 
 
-def test_auto_never_takes_one_that_is_not_automatic(shelf):
-    shelf.add("torch", automatic=False)
-    shelf.add("onnxruntime", missing="no wheel")
-    with pytest.raises(EngineError, match=r"no engine can run here; onnxruntime: no wheel$"):
-        create_engine("auto", MODEL, 2)
-    assert create_engine("torch", MODEL, 2).name == "torch"
-
-
-def test_torch_is_for_those_who_ask_for_it():
-    assert [kind.name for kind in factory.ENGINES if not kind.automatic] == ["torch"]
-
-
 @pytest.mark.parametrize(
     ("asked", "on_gpu", "on_cpu"), [("auto", "fp16", "fp32"), ("fp32", "fp32", "fp32"), ("fp16", "fp16", "fp16")]
 )

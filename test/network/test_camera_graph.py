@@ -114,7 +114,8 @@ def test_a_dolls_house_looks_like_a_hall_but_for_how_far_it_is(tiny_network, dep
     graph = CameraGraph(tiny_network())
     depth = torch.from_numpy(depth_image(24, 32))[None, None]
     far, near_by = (graph.prepare(d, torch.tensor([0.0, 1e3]))[2] for d in (depth, depth * times))
-    torch.testing.assert_close(far[:, 1:], near_by[:, 1:], rtol=1e-3, atol=1e-4)
+    # The finest difference magnifies the last digits two thousand times.
+    torch.testing.assert_close(far[:, 1:], near_by[:, 1:], rtol=1e-3, atol=1e-3)
     shift = torch.full_like(far[:, :1], -0.5 * float(np.log(times)))
     torch.testing.assert_close(near_by[:, :1] - far[:, :1], shift, rtol=1e-4, atol=1e-4)
 
