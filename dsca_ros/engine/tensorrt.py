@@ -19,7 +19,7 @@ import numpy as np
 from dsca_ros.depth.units import FARTHEST_UINT16
 from dsca_ros.engine import tensorrt_build as trt
 from dsca_ros.engine.accuracy import Accuracy, measure_accuracy
-from dsca_ros.engine.arrays import graph_inputs
+from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import KEPT_SIZES, EngineError
 from dsca_ros.engine.cuda_graph import CudaGraph
 from dsca_ros.engine.engine_cache import EngineCache, StoredEngine, write_aside
@@ -55,7 +55,7 @@ class TensorRTEngine:
         self.device = self._gpu.name
         self._flavour = usable_flavour(driver)
         self.description = f"{self._flavour.label} ({self._gpu.name}, {model.precision})"
-        self._note, self._stop = "starting", False
+        self._note, self._stop, self._closed = "starting", False, False
         self._sessions: dict[tuple[tuple[int, int], str], Session] = {}
         self._context: Any = None
         self._thread = ThreadPoolExecutor(1, "dsca_cuda")
@@ -86,8 +86,10 @@ class TensorRTEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._stop = True
-        self._thread.submit(self._shut).result()
-        self._thread.shutdown()
+        if not self._closed:
+            self._closed = True
+            self._thread.submit(self._shut).result()
+            self._thread.shutdown()
 
     # --- in the CUDA thread ---------------------------------------------------------------------
 
@@ -206,14 +208,36 @@ class Session:
 
     def __init__(self, cuda: Any, plan: Plan, serialised: bytes, jit: Path) -> None:
         self._cuda, self._plan = cuda, plan
-        api = plan.flavour.api
-        self._log = trt.make_log(api)
+        self._log = trt.make_log(plan.flavour.api)
+        self._host: dict[str, np.ndarray] = {}
+        self._device: dict[str, Any] = {}
+        self._inputs: list[str] = []
+        self._outputs: list[str] = []
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._context: Any = None
+        self._stream: Any = None
+        self._graph: CudaGraph | None = None
+        try:
+            runtime_cache = self._load(serialised, jit)
+            self._allocate()
+            self._result = self._host[self._outputs[0]]
+            self._warm_up()
+        except BaseException:
+            self.close()
+            raise
+        if runtime_cache is not None:
+            _keep_jit(jit, runtime_cache)
+
+    def _load(self, serialised: bytes, jit: Path) -> Any:
+        """Engine and context; gives TensorRT-RTX's cache of what it compiles, None of plain TensorRT."""
+        api = self._plan.flavour.api
         self._runtime = api.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(serialised)
         if self._engine is None:
             raise EngineError(self._log.said())
         runtime_cache = None
-        if plan.flavour.name == trt.RTX:
+        if self._plan.flavour.name == trt.RTX:
             config = self._engine.create_runtime_config()
             runtime_cache = config.create_runtime_cache()
             if jit.is_file():
@@ -223,17 +247,18 @@ class Session:
         else:
             self._context = self._engine.create_execution_context()
         if self._context is None:
-            free, total = cuda.mem_get_info()
+            free, total = self._cuda.mem_get_info()
             raise EngineError(
                 f"the engine needs {self._engine.device_memory_size_v2 >> 20} MiB on the GPU, and {free >> 20} of "
                 f"{total >> 20} MiB are free ({self._log.said()}); remedy: close what else uses the GPU"
             )
-        self._stream = cuda.Stream()
-        self._host: dict[str, np.ndarray] = {}
-        self._device: dict[str, Any] = {}
-        self._inputs: list[str] = []
-        self._outputs: list[str] = []
-        height, width = plan.shape
+        return runtime_cache
+
+    def _allocate(self) -> None:
+        """A stream, and memory on both sides for every input and output."""
+        api = self._plan.flavour.api
+        self._stream = self._cuda.Stream()
+        height, width = self._plan.shape
         sizes = {"depth_range": (2,), "depth_bytes": (1, height, width, 2)}
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
@@ -241,17 +266,13 @@ class Session:
             if is_input:
                 self._context.set_input_shape(name, sizes.get(name, (1, 1, height, width)))
             (self._inputs if is_input else self._outputs).append(name)
+        # The outputs' sizes are known once all inputs' are.
         for name in (*self._inputs, *self._outputs):
             shape = tuple(self._context.get_tensor_shape(name))
             dtype = np.dtype(api.nptype(self._engine.get_tensor_dtype(name)))
-            self._host[name] = cuda.pagelocked_empty(shape, dtype)
-            self._device[name] = cuda.mem_alloc(self._host[name].nbytes)
+            self._host[name] = self._cuda.pagelocked_empty(shape, dtype)
+            self._device[name] = self._cuda.mem_alloc(self._host[name].nbytes)
             self._context.set_tensor_address(name, int(self._device[name]))
-        self._result = self._host[self._outputs[0]]
-        self._graph: CudaGraph | None = None
-        self._warm_up()
-        if runtime_cache is not None:
-            _keep_jit(jit, runtime_cache)
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`; the result is this session's own memory."""
@@ -271,9 +292,7 @@ class Session:
             return self._result.view(np.uint16)[0, :, :, 0]
         if not np.isfinite(self._result.sum(dtype=np.float64)):
             raise EngineError("the GPU's result is not finite; remedy: precision: fp32")
-        if depth.dtype == np.uint8:
-            return np.rint(self._result[0, 0]).astype(np.uint8)
-        return self._result[0, 0]
+        return like_input(self._result, depth.dtype)
 
     def _enqueue(self) -> None:
         """Up, through, down: all of it in the stream's order."""

@@ -172,10 +172,11 @@ class DscaNode(LifecycleNode, ClosableNode):
         change = self._service_change_state.callback
 
         def refusing(request: ChangeState.Request, response: ChangeState.Response) -> ChangeState.Response:
+            state = self._state_machine.current_state[1]
             try:
                 return change(request, response)
-            except RuntimeError as error:
-                self.get_logger().warning(f"no such transition from this state: {error}")
+            except RuntimeError:
+                self.get_logger().warning(f"refused a transition that there is not from the state {state}")
                 response.success = False
                 return response
 
@@ -359,6 +360,8 @@ class DscaNode(LifecycleNode, ClosableNode):
         if switch is not None:
             switch.join(timeout=2.0)
         self.destroy_node()
+        # rclpy leaves it to the garbage collector, and the node in the graph until then.
+        self._state_machine.destroy_when_not_in_use()
 
 
 def main(args: list[str] | None = None) -> None:

@@ -155,7 +155,7 @@ def test_a_transition_that_the_state_does_not_allow_is_refused_and_ends_nobody(g
     assert not lifecycle.change(Transition.TRANSITION_CONFIGURE)
     assert not lifecycle.change(Transition.TRANSITION_CLEANUP)
     assert lifecycle.state() == "active"
-    graph.spin_until(lambda: graph.listener.warnings("no such transition"), "the warning")
+    graph.spin_until(lambda: graph.listener.warnings("refused a transition"), "the warning")
     graph.listener.subscribe(*OUTPUTS)
     works(graph)
 
