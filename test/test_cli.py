@@ -18,7 +18,7 @@ import yaml
 from dsca_ros.cli import app
 from dsca_ros.engine import gpu
 
-COMMANDS = ["demo", "upscale", "evaluate", "sensors", "info", "build", "train", "export"]
+COMMANDS = ["demo", "upscale", "evaluate", "sensors", "info", "build", "bench", "train", "export"]
 RECIPE = {
     "model": "small-test", "scale": 2, "steps": 2, "batch": 1, "warm_up": 1,
     "network": {"channels": [6], "blocks": [1], "unshuffle": 2, "residual_gain": 0.05},
@@ -738,3 +738,17 @@ def test_export_of_what_is_none(dsca, tmp_path, name):
     if name.startswith("text"):
         (tmp_path / name).write_text("hello")
     assert name in failed(dsca("export", name, "--folder", "made"))
+
+
+def test_bench_measures_and_compares_with_an_earlier_run(dsca, use_tiny_models, tmp_path):
+    earlier = tmp_path / "bench.json"
+    options = ("--model", "tiny", "--scale", "2", "--size", "32x24", "--engine", "onnxruntime", "--runs", "3")
+    status, out, _ = dsca("bench", *options, "--json", str(earlier))
+    assert status == 0 and "tiny" in out
+    (row,) = json.loads(earlier.read_text())["engines"]
+    assert row["ms"] > 0
+    status, out, _ = dsca("bench", *options, "--compare", str(earlier))
+    assert status == 0 and "over those of before" in out
+    earlier.write_text("[]")
+    status, _, error = dsca("bench", *options, "--compare", str(earlier))
+    assert status == 1 and "bench.json is no --json of `dsca bench`" in error

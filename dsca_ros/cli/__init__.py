@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from dsca_ros.cli import engines, evaluate, models, run
+from dsca_ros.cli import bench, engines, evaluate, models, run
 
 app = typer.Typer(
     name="dsca",
@@ -19,7 +19,7 @@ app.pretty_exceptions_enable = False
 app.rich_markup_mode = None
 for command in (
     *(run.demo, run.upscale, evaluate.evaluate, evaluate.sensors),
-    *(engines.info, engines.build, models.train, models.export),
+    *(engines.info, engines.build, bench.bench, models.train, models.export),
 ):
     app.command()(command)
 

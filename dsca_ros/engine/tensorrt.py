@@ -83,6 +83,10 @@ class TensorRTEngine:
         """See `Engine.infer`."""
         return self._run(lambda: self._session(depth.shape, depth.dtype).infer(depth, depth_range))
 
+    def time_parts(self, shape: tuple[int, int], dtype: np.dtype, runs: int) -> dict[str, float]:
+        """Median milliseconds of a frame's way up, through the engine, and down, by the GPU's own clock."""
+        return self._run(lambda: self._session(shape, np.dtype(dtype)).time_parts(runs))
+
     def close(self) -> None:
         """See `Engine.close`."""
         self._stop = True
@@ -296,12 +300,36 @@ class Session:
 
     def _enqueue(self) -> None:
         """Up, through, down: all of it in the stream's order."""
+        self._upload()
+        self._execute()
+        self._download()
+
+    def _upload(self) -> None:
         for name in self._inputs:
             self._cuda.memcpy_htod_async(self._device[name], self._host[name], self._stream)
+
+    def _execute(self) -> None:
         if not self._context.execute_async_v3(self._stream.handle):
             raise EngineError(f"TensorRT failed: {self._log.said()}")
+
+    def _download(self) -> None:
         for name in self._outputs:
             self._cuda.memcpy_dtoh_async(self._host[name], self._device[name], self._stream)
+
+    def time_parts(self, runs: int) -> dict[str, float]:
+        """See `TensorRTEngine.time_parts`."""
+        names = ("up", "engine", "down")
+        parts: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(runs):
+            marks = [self._cuda.Event() for _ in range(len(names) + 1)]
+            marks[0].record(self._stream)
+            for step, mark in zip((self._upload, self._execute, self._download), marks[1:]):
+                step()
+                mark.record(self._stream)
+            marks[-1].synchronize()
+            for name, start, end in zip(names, marks, marks[1:]):
+                parts[name].append(start.time_till(end))
+        return {f"{name}_ms": float(np.median(values)) for name, values in parts.items()}
 
     def _warm_up(self) -> None:
         """Runs it until it is warm, then captures it: one launch a frame instead of some hundred."""

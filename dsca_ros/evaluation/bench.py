@@ -1,0 +1,229 @@
+"""`dsca bench`: how long engines take, beside what the machine could do at most.
+
+Every figure is a median over many runs with its spread, taken in one go with the machine's own peaks: a large matrix
+product and a large copy. Machines are shared and noisy; ratios within one run hold where milliseconds do not.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dsca_ros.depth.camera import Intrinsics
+from dsca_ros.depth.synthetic import DEFAULT_FOV, SyntheticStream
+from dsca_ros.depth.units import to_millimetres
+from dsca_ros.engine.base import EngineError
+from dsca_ros.engine.factory import ENGINES, create_engine
+from dsca_ros.engine.gpu import GpuError, find_driver
+from dsca_ros.engine.zoo import DEPTH, ModelFile, list_models
+
+#: Runs before the measured ones.
+WARM_UP_RUNS = 5
+DEPTH_RANGE = (0.1, 10.0)
+#: What is measured at most for one row, seconds.
+LONGEST = 20.0
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What to measure; an empty list is everything there is.
+
+    Attributes:
+        models, scales, precisions, engines: by name.
+        sizes: width and height of the input.
+        threads: of one inference on a CPU; 0 takes the number of cores.
+        runs: measured runs of each row, fewer if they take long.
+    """
+
+    models: list[str]
+    scales: list[int]
+    precisions: list[str]
+    engines: list[str]
+    sizes: list[tuple[int, int]]
+    threads: int = 0
+    runs: int = 50
+
+    def rows(self) -> list[tuple[str, ModelFile, tuple[int, int]]]:
+        """Engine, model and size of every row: engines that cannot run here are left out, unless asked for by name.
+
+        Raises:
+            EngineError: if nothing is left.
+        """
+        engines = self.engines or [kind.name for kind in ENGINES if kind.missing() is None]
+        rows = [
+            (engine, file, size)
+            for file in list_models()
+            for engine in engines
+            for size in self.sizes
+            if (not self.models or file.model in self.models)
+            and (not self.scales or file.scale in self.scales)
+            and (not self.precisions or file.precision in self.precisions)
+        ]
+        if not rows:
+            raise EngineError("nothing to measure; `dsca info` lists models, scales, precisions and engines")
+        return rows
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Milliseconds: median, and the tenth and ninetieth percentile."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> Spread:
+        """Of measured seconds."""
+        low, median, high = 1e3 * np.percentile(seconds, [10, 50, 90])
+        return cls(round(float(median), 3), round(float(low), 3), round(float(high), 3))
+
+
+def timed(work: Callable[[], Any], runs: int) -> list[float]:
+    """Seconds of each of up to ``runs`` runs, at least three, after some that do not count."""
+    started = time.monotonic()
+    for _ in range(WARM_UP_RUNS):
+        work()
+        if time.monotonic() - started > LONGEST / 4:
+            break
+    seconds: list[float] = []
+    started = time.monotonic()
+    while len(seconds) < runs and (len(seconds) < 3 or time.monotonic() - started < LONGEST):
+        before = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - before)
+    return seconds
+
+
+def machine() -> dict[str, Any]:
+    """The processor, and what it does at most: GFLOP/s of a float32 matrix product, GB/s of a copy, by all cores."""
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 1536, 1536), np.float32)
+    product = Spread.of(timed(lambda: a @ b, 15))
+    source = rng.random(1 << 25, np.float32)
+    target = np.empty_like(source)
+    copy = Spread.of(timed(lambda: np.copyto(target, source), 15))
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "gflop_per_s": round(2 * 1536**3 / product.low / 1e6, 1),
+        # Read and written.
+        "gb_per_s": round(2 * source.nbytes / copy.low / 1e6, 1),
+        "gpu": _gpu(),
+    }
+
+
+def measure(request: BenchRequest, telling: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Measures every row.
+
+    Args:
+        request: what to measure.
+        telling: told of each row before it is measured.
+
+    Yields:
+        ``model, scale, precision, engine, runs_on, size, ms, ms_p10, ms_p90, runs, gflop, memory_mb``; on TensorRT also
+        ``up_ms, engine_ms, down_ms``. A row that cannot run has an ``error`` instead.
+    """
+    for engine, file, (width, height) in request.rows():
+        row: dict[str, Any] = {
+            "model": file.model,
+            "scale": file.scale,
+            "precision": file.precision,
+            "engine": engine,
+            "size": f"{width}x{height}",
+        }
+        telling(f"{file.name} {row['size']} on {engine}")
+        try:
+            row.update(_measure_one(engine, file, (height, width), request))
+        except EngineError as error:
+            row["error"] = str(error)
+        yield row
+
+
+def _measure_one(engine: str, file: ModelFile, shape: tuple[int, int], request: BenchRequest) -> dict[str, Any]:
+    image = _image(file, shape)
+    before = _resident_mb()
+    running = create_engine(engine, file.model, file.scale, file.precision, request.threads, domain=None)
+    try:
+        seconds = timed(lambda: running.infer(image, DEPTH_RANGE), request.runs)
+        memory = _resident_mb() - before
+        spread = Spread.of(seconds)
+        figures = {
+            "runs_on": running.description,
+            "ms": spread.median,
+            "ms_p10": spread.low,
+            "ms_p90": spread.high,
+            "runs": len(seconds),
+            "gflop": _gflop(file, shape),
+            "memory_mb": round(memory, 1),
+        }
+        parts = getattr(running, "time_parts", None)
+        if parts is not None:
+            figures.update(parts(shape, image.dtype, request.runs))
+        return figures
+    finally:
+        running.close()
+
+
+def _image(file: ModelFile, shape: tuple[int, int]) -> np.ndarray:
+    """What a camera sends, or a map of levels."""
+    height, width = shape
+    stream = SyntheticStream(Intrinsics.from_fov(width, height, DEFAULT_FOV), "stereo", 1)
+    depth = stream.measured(0)
+    if file.domain == DEPTH:
+        return to_millimetres(depth)
+    return np.clip(depth / depth.max() * 255.0, 0, 255).astype(np.uint8)
+
+
+def _gflop(file: ModelFile, shape: tuple[int, int]) -> float | None:
+    """Counted, where torch is there."""
+    try:
+        from dsca_ros.engine.cost import network_cost
+        from dsca_ros.engine.export import ExportError
+    except ImportError:
+        return None
+    try:
+        return round(network_cost(file, shape)[1], 3)
+    except ExportError:
+        return None
+
+
+def _gpu() -> str | None:
+    try:
+        return find_driver().gpus[0].name
+    except GpuError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _resident_mb() -> float:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 / 1e6
+    except OSError:
+        return 0.0
+
+
+def compared(rows: list[dict[str, Any]], old: list[dict[str, Any]]) -> list[tuple[dict[str, Any], float]]:
+    """Rows that both have, each with its milliseconds over the old ones."""
+    names = ("model", "scale", "precision", "engine", "size")
+    before = {tuple(row[name] for name in names): row.get("ms") for row in old}
+    found = []
+    for row in rows:
+        ms = before.get(tuple(row[name] for name in names))
+        if ms and row.get("ms"):
+            found.append((row, row["ms"] / ms))
+    return found

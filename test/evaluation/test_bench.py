@@ -1,0 +1,102 @@
+"""`dsca bench`: what is measured, and how it is told."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from dsca_ros.engine.base import EngineError
+from dsca_ros.evaluation import bench
+from dsca_ros.evaluation.bench import BenchRequest, Spread, compared, machine, measure, timed
+from dsca_ros.evaluation.bench_report import bench_markdown, bench_tables
+
+ROW = {
+    "model": "m",
+    "scale": 2,
+    "precision": "fp32",
+    "engine": "onnxruntime",
+    "size": "64x48",
+    "runs_on": "ONNX Runtime (CPU)",
+    "ms": 4.0,
+    "ms_p10": 3.0,
+    "ms_p90": 6.0,
+    "runs": 10,
+    "gflop": 0.2,
+    "memory_mb": 12.0,
+}
+MACHINE = {"processor": "a chip", "gflop_per_s": 100.0, "gb_per_s": 20.0, "gpu": None}
+
+
+def request(**changes):
+    fields = {"models": ["tiny"], "scales": [], "precisions": ["fp32"], "engines": ["onnxruntime"], "sizes": [(64, 48)]}
+    return BenchRequest(**(fields | {"runs": 3} | changes))
+
+
+def test_every_model_engine_and_size_is_a_row(use_tiny_models):
+    rows = request(scales=[2, 4], sizes=[(64, 48), (80, 60)]).rows()
+    found = {(engine, file.model, file.scale, file.precision, size) for engine, file, size in rows}
+    assert found == set(itertools.product(["onnxruntime"], ["tiny"], [2, 4], ["fp32"], [(64, 48), (80, 60)]))
+
+
+def test_engines_that_cannot_run_here_are_left_out(use_tiny_models):
+    engines = {engine for engine, _, _ in request(engines=[]).rows()}
+    assert "onnxruntime" in engines
+    for kind in bench.ENGINES:
+        assert (kind.name in engines) == (kind.missing() is None)
+
+
+def test_nothing_to_measure_is_an_error(use_tiny_models):
+    with pytest.raises(EngineError, match="nothing to measure"):
+        request(models=["huge"]).rows()
+
+
+def test_a_row_has_its_figures(use_tiny_models):
+    told = []
+    (row,) = measure(request(scales=[2]), told.append)
+    assert set(row) == set(ROW)
+    assert 0 < row["ms_p10"] <= row["ms"] <= row["ms_p90"] and row["runs"] == 3
+    assert told == ["tiny x2 (fp32) 64x48 on onnxruntime"]
+
+
+def test_what_cannot_run_is_a_row_with_the_reason(use_tiny_models, monkeypatch):
+    def refuse(*_args, **_options):
+        raise EngineError("no such luck")
+
+    monkeypatch.setattr(bench, "create_engine", refuse)
+    (row,) = measure(request(scales=[2]), lambda _: None)
+    assert row["error"] == "no such luck" and "ms" not in row
+
+
+def test_slow_work_is_measured_three_times_at_least(monkeypatch):
+    clock = itertools.count(0.0, 100.0)
+    monkeypatch.setattr(bench.time, "monotonic", lambda: next(clock))
+    assert len(timed(lambda: None, 50)) == 3
+    monkeypatch.undo()
+    assert len(timed(lambda: None, 7)) == 7
+
+
+def test_spread_is_the_median_between_percentiles():
+    assert Spread.of([i / 1000 for i in range(1, 12)]) == Spread(6.0, 2.0, 10.0)
+
+
+def test_the_machines_peaks_are_positive():
+    found = machine()
+    assert found["gflop_per_s"] > 0 and found["gb_per_s"] > 0 and found["processor"]
+
+
+def test_ratios_are_of_rows_that_both_runs_have():
+    slower, other, failed = ROW | {"ms": 6.0}, ROW | {"size": "80x60"}, ROW | {"scale": 4, "error": "no"}
+    failed.pop("ms")
+    assert compared([slower, other, failed], [ROW, ROW | {"scale": 4}]) == [(slower, 1.5)]
+
+
+def test_the_table_tells_share_of_peak_and_errors():
+    figures = {"machine": MACHINE, "engines": [ROW, {k: ROW[k] for k in list(ROW)[:5]} | {"error": "no driver"}]}
+    text = bench_markdown(figures)
+    # 0.2 GFLOP in 4 ms are 50 of 100 GFLOP/s.
+    assert "| m ×2 | 64x48 | fp32 | onnxruntime | 4.0 (3.0 – 6.0) | 0.20 | 50 % | 12 |" in text
+    assert "no driver" in text
+    on_gpu = ROW | {"runs_on": "TensorRT (GPU)", "up_ms": 0.1, "engine_ms": 3.0, "down_ms": 0.2}
+    assert "up 0.10, engine 3.00, down 0.20 | 0.20 | – |" in bench_markdown({"machine": MACHINE, "engines": [on_gpu]})
+    assert bench_tables(figures, [(ROW, 1.5)])
