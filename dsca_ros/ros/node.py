@@ -287,7 +287,9 @@ class DscaNode(LifecycleNode, ClosableNode):
         health.engine, health.device, health.precision = engine, upsampler.device, upsampler.precision
         health.engine_state, health.engine_note = state, note
         what = f"{upsampler.model} x{upsampler.scale}"
-        told = f"{what} {state} {note if state == BUILDING else engine}"
+        # A failure is told once, and not again with every second that the next try is nearer.
+        news = {BUILDING: note, FAILED: note.partition("; next try")[0]}.get(state, engine)
+        told = f"{what} {state} {news}"
         # A build begins with a frame: until then there is nothing to tell.
         if told == self._engine_told or (state == BUILDING and not self.pipeline.began):
             return

@@ -87,7 +87,7 @@ class Pipeline:
         self._slot: Frame | None = None
         self._in_work: Frame | None = None
         self._wake, self._publishing = threading.Condition(), threading.Lock()
-        self._stopping = False
+        self._stopping, self._ended = False, threading.Event()
         self._thread = threading.Thread(target=self._work, name="dsca_worker", daemon=True)
         self._thread.start()
 
@@ -115,16 +115,21 @@ class Pipeline:
             unused = old if self._next is None else upsampler
             self._next = None
         # Not in the worker: to end a build takes long, and frames go on meanwhile.
-        unused.close()
+        self._close(unused)
 
     def close(self) -> None:
-        """Ends the thread and frees the network."""
+        """Ends the thread, which frees the network; a frame that hangs is not waited for."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-        self._thread.join(timeout=END_WITHIN)
-        if not self._thread.is_alive():  # a frame that hangs keeps its network
-            self.upsampler.close()
+        if self._ended.wait(END_WITHIN):
+            self._thread.join()
+
+    def _close(self, upsampler: Upsampler) -> None:
+        try:
+            upsampler.close()
+        except Exception as error:  # of an engine that is broken: nothing more can be done for it
+            self._warn("close", f"{upsampler.engine} did not close, {type(error).__name__}: {error}")
 
     # --- in the thread --------------------------------------------------------------------------
 
@@ -133,7 +138,7 @@ class Pipeline:
             with self._wake:
                 self._wake.wait_for(lambda: self._slot is not None or self._next is not None or self._stopping)
                 if self._stopping:
-                    return
+                    break
                 if self._next is not None:
                     self.upsampler, self._next, self.began = self._next, None, False
                     self._wake.notify_all()
@@ -141,6 +146,9 @@ class Pipeline:
                 self._in_work = frame
             if frame is not None:
                 self._try(frame)
+        # Here, where no frame can be in work: an engine is not closed while it runs.
+        self._ended.set()
+        self._close(self.upsampler)
 
     def _try(self, frame: Frame) -> None:
         try:
