@@ -1,1 +1,0 @@
-"""Bags in, bags out: recordings through the network, offline."""
