@@ -125,9 +125,7 @@ def test_these_rules_look_at_something():
     assert "dsca_ros.engine.factory" in imports(PACKAGE / "upsampler.py")
 
 
-@pytest.mark.parametrize(
-    "module", ["dsca_ros.upsampler", "dsca_ros.ros.node", "dsca_ros.ros.synthetic_camera"]
-)
+@pytest.mark.parametrize("module", ["dsca_ros.upsampler", "dsca_ros.ros.node", "dsca_ros.ros.synthetic_camera"])
 def test_running_it_loads_nothing_that_makes_models_or_pictures(module):
     if ".ros." in module and importlib.util.find_spec("rclpy") is None:
         pytest.skip("rclpy is not installed")

@@ -173,9 +173,7 @@ def test_upscale_a_folder_of_frames_of_any_size(tiny, tmp_path):
     status, _, err = tiny("in", "out")
     assert status == 0 and "3 images ×2" in err
     for k, size in enumerate([(24, 32), (24, 32), (18, 20)]):
-        np.testing.assert_array_equal(
-            millimetres(tmp_path / "out" / f"{k}.png"), np.full(size, 1000 + k)
-        )
+        np.testing.assert_array_equal(millimetres(tmp_path / "out" / f"{k}.png"), np.full(size, 1000 + k))
 
 
 def test_upscale_takes_the_range(tiny, tmp_path):
@@ -301,9 +299,7 @@ def test_evaluate_as_json_and_markdown(dsca, tmp_path):
     assert "**tiny**" in (tmp_path / "table.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--model", "huge"], ["--model", "tiny", "--sensor", "lidar"]], ids=str
-)
+@pytest.mark.parametrize("arguments", [["--model", "huge"], ["--model", "tiny", "--sensor", "lidar"]], ids=str)
 def test_evaluate_names_what_there_is(dsca, arguments):
     assert "there are" in failed(dsca("evaluate", "--size", "32x24", *arguments))
 

@@ -75,7 +75,9 @@ def build(
             count, freed = cache.clean()
         except OSError as error:
             fail(f"cannot remove {error.filename}: {error.strerror}")
-        console.print(f"{count} engines removed from {cache.folder}, {freed / 1e6:.1f} MB", highlight=False)
+        console.print(
+            f"{count} engines removed from {cache.folder}, {freed / 1e6:.1f} MB", highlight=False, soft_wrap=True
+        )
         return
     try:
         if list_engines:

@@ -55,9 +55,7 @@ def evaluate(
             from dsca_ros.evaluation.fidelity_report import fidelity_markdown, fidelity_tables
             from dsca_ros.evaluation.fidelity_run import FidelitySettings, run_fidelity
 
-            asked = FidelitySettings(
-                model or [], scale or [2, 4], frames, engine, precision, threads, pictures
-            )
+            asked = FidelitySettings(model or [], scale or [2, 4], frames, engine, precision, threads, pictures)
             figures, networks = run_fidelity(fidelity, asked, console)
             tables.print(fidelity_tables(figures, networks))
             write_json(figures, json_file)

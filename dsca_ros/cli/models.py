@@ -43,7 +43,9 @@ def train(
     except KeyboardInterrupt:
         kept = (where / "checkpoint.pt").exists()
         fail("interrupted" + f"; what was trained is in {where}: go on with --resume" * kept)
-    console.print(f"checkpoint: {checkpoint}; export it with: dsca export {checkpoint}", highlight=False)
+    console.print(
+        f"checkpoint: {checkpoint}; export it with: dsca export {checkpoint}", highlight=False, soft_wrap=True
+    )
 
 
 def export(
@@ -63,4 +65,4 @@ def export(
     except ExportError as error:
         fail(str(error))
     for path in written:
-        console.print(f"{path}  {path.stat().st_size / 1e3:.0f} kB", highlight=False)
+        console.print(f"{path}  {path.stat().st_size / 1e3:.0f} kB", highlight=False, soft_wrap=True)

@@ -70,7 +70,7 @@ def demo(
     console.print(demo_table(figures))
     if samples:
         draw_demo(samples, picture, f"{model} ×{scale} over ROS 2, {sensor} camera {width}×{height}")
-        console.print(f"picture: {picture}", highlight=False)
+        console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
     if figures["output_hz"] < 0.95 * rate or figures["dropped_pct"] >= 5.0:
         fail(
             f"{figures['output_hz']} Hz came out of {rate:g} Hz wanted, {figures['dropped_pct']} % dropped: "
@@ -112,12 +112,10 @@ def upscale(
     try:
         jobs = list_frames(source, target)
         depth_range = min_depth, max_depth
-        with Upsampler(
-            model, scale, engine, threads=threads, depth_range=depth_range, fill_holes=holes
-        ) as upsampler:
+        with Upsampler(model, scale, engine, threads=threads, depth_range=depth_range, fill_holes=holes) as upsampler:
             for path, result in track(jobs, "upscaling", console=console, transient=True, disable=len(jobs) == 1):
                 image = read_depth(path, unit)
                 write_depth(result, upsampler(image.metres), image, unit)
     except (DepthFileError, EngineError) as error:
         fail(str(error))
-    console.print(f"{len(jobs)} image{'s' * (len(jobs) > 1)} ×{scale} to {target}", highlight=False)
+    console.print(f"{len(jobs)} image{'s' * (len(jobs) > 1)} ×{scale} to {target}", highlight=False, soft_wrap=True)

@@ -10,9 +10,7 @@ from dsca_ros.depth.small_things import Builder, any_rotation
 from dsca_ros.depth.solids import Solid, rod, rotation_y, rotation_z, upright, vector
 
 
-def leaves(
-    rng: np.random.Generator, centre: np.ndarray, spread: np.ndarray, count: int, size: float
-) -> list[Solid]:
+def leaves(rng: np.random.Generator, centre: np.ndarray, spread: np.ndarray, count: int, size: float) -> list[Solid]:
     """Flat leaves at all angles in an ellipsoid of half extents ``spread``, more of them near its surface."""
     solids = []
     for _ in range(count):

@@ -14,8 +14,10 @@ Builder = Callable[[np.random.Generator, np.ndarray], list[Solid]]
 
 def any_rotation(rng: np.random.Generator) -> np.ndarray:
     """Any direction up, any turn about it."""
-    return rotation_z(rng.uniform(0, 2 * np.pi)) @ rotation_y(np.arccos(rng.uniform(-1, 1))) @ rotation_z(
-        rng.uniform(0, 2 * np.pi)
+    return (
+        rotation_z(rng.uniform(0, 2 * np.pi))
+        @ rotation_y(np.arccos(rng.uniform(-1, 1)))
+        @ rotation_z(rng.uniform(0, 2 * np.pi))
     )
 
 

@@ -80,9 +80,7 @@ def name_of(depth_set: DepthSet | str) -> str:
     return depth_set if isinstance(depth_set, str) else depth_set.name
 
 
-def run_fidelity(
-    names: list[str], settings: FidelitySettings, console: Console
-) -> tuple[dict[str, Any], set[str]]:
+def run_fidelity(names: list[str], settings: FidelitySettings, console: Console) -> tuple[dict[str, Any], set[str]]:
     """Measures, and draws where asked to.
 
     Returns:

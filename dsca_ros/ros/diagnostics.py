@@ -98,7 +98,7 @@ class Health:
         """The engine failed on a frame; cleared by the next frame that succeeds."""
         with self._lock:
             self._counts["engine_error"] += 1
-            self._error = text
+            self._error = text or "the engine failed, and did not say why"
 
     def counts(self) -> dict[str, int]:
         """Every counter by its name."""

@@ -92,9 +92,7 @@ def surface_distance(depth: Tensor, target: Tensor, known: Tensor, radius: int) 
     return best
 
 
-def supervise_levels(
-    stages: list[Tensor], targets: list[Tensor], stage_weight: float, squared_weight: float
-) -> Tensor:
+def supervise_levels(stages: list[Tensor], targets: list[Tensor], stage_weight: float, squared_weight: float) -> Tensor:
     """Deeply supervised loss on levels: L1 on every stage, and the squared error of the last.
 
     L1 is what finds the exact whole number on a smooth surface, the squared error is what PSNR counts.

@@ -33,9 +33,7 @@ class Optimiser:
         rest = [p for p in network.parameters() if id(p) not in kernels]
         self._parts: dict[str, torch.optim.Optimizer] = {"adam": torch.optim.Adam(rest, betas=(0.9, 0.99))}
         if self._kernels:
-            self._parts["muon"] = torch.optim.Muon(
-                self._matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"
-            )
+            self._parts["muon"] = torch.optim.Muon(self._matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
 
     def step(self, learning_rate: float) -> None:
         """One step along the gradients, which are then cleared."""

@@ -113,9 +113,7 @@ def test_jobs_that_cannot_be_done_say_why(tmp_path, source, target, cause):
         list_frames(tmp_path / source, tmp_path / target)
 
 
-@pytest.mark.parametrize(
-    "name", ["text.png", "empty.png", "text.npy", "empty.npy", "cut.npy", "archive.npy"]
-)
+@pytest.mark.parametrize("name", ["text.png", "empty.png", "text.npy", "empty.npy", "cut.npy", "archive.npy"])
 def test_damaged_files_are_named_in_one_line(tmp_path, name):
     path = tmp_path / name
     if name == "cut.npy":

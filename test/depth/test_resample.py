@@ -103,9 +103,7 @@ def enlarge_by_keys(image: np.ndarray, scale: int) -> np.ndarray:
 @pytest.mark.parametrize("scale", [2, 4])
 def test_bicubic_equals_a_direct_evaluation(scale, rng):
     depth = rng.uniform(1.0, 3.0, (5, 6)).astype(np.float32)
-    np.testing.assert_allclose(
-        resample.bicubic(depth, scale), enlarge_by_keys(depth, scale), rtol=1e-5
-    )
+    np.testing.assert_allclose(resample.bicubic(depth, scale), enlarge_by_keys(depth, scale), rtol=1e-5)
 
 
 def test_where_holes_leave_bicubic_little_weight_bilinear_stands_in(holey):

@@ -112,9 +112,7 @@ def test_the_nearest_surface_wins():
 
 def test_what_is_behind_the_camera_is_not_seen():
     behind = Solid("box", np.array([0.4, 2.0, 1.5]), np.array([0.2, 0.2, 0.2]))
-    np.testing.assert_array_equal(
-        render(ROOM, [behind], AHEAD, CAMERA), render(ROOM, [], AHEAD, CAMERA)
-    )
+    np.testing.assert_array_equal(render(ROOM, [behind], AHEAD, CAMERA), render(ROOM, [], AHEAD, CAMERA))
 
 
 def test_a_solid_that_reaches_behind_the_camera_is_seen():

@@ -16,9 +16,7 @@ from dsca_ros.depth.sensors import (
 )
 
 CAMERA = Intrinsics.from_fov(160, 120, 70.0)
-QUIET = StereoSensor(
-    noise_px=0.0, fattening=0.0, fraying=0.0, smear=0.0, rim=0, dropout=0.0, outliers=0.0, step=1e-4
-)
+QUIET = StereoSensor(noise_px=0.0, fattening=0.0, fraying=0.0, smear=0.0, rim=0, dropout=0.0, outliers=0.0, step=1e-4)
 #: Presets without the pixels that are far off, which would be all of a deviation.
 STEREO = replace(StereoSensor(), outliers=0.0)
 
@@ -40,9 +38,7 @@ def readings(measured: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SENSORS)
 def test_a_seed_gives_one_measurement(name):
-    first, again, other = (
-        SENSORS[name].measure(block(), CAMERA, np.random.default_rng(seed)) for seed in (1, 1, 2)
-    )
+    first, again, other = (SENSORS[name].measure(block(), CAMERA, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert name == "ideal" or not np.array_equal(first, other)
 

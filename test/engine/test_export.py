@@ -60,9 +60,7 @@ def doubtful(tmp_path_factory, tiny_network):
         network = tiny_network(scale, doubt=2.0, taps=(9, 4))
         path = tmp_path_factory.mktemp("doubtful") / "a.onnx"
         export_onnx(network, path)
-        found[scale] = CameraGraph(network).eval(), ort.InferenceSession(
-            str(path), providers=["CPUExecutionProvider"]
-        )
+        found[scale] = CameraGraph(network).eval(), ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return found
 
 

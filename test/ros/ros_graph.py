@@ -49,9 +49,7 @@ _tries = itertools.count()
 def scales() -> list[int]:
     """Scales to test at: 2, and 4 where the default model has it."""
     try:
-        there = {
-            m.scale for m in list_models() if m.model == DEFAULT_MODEL and m.precision == "fp32"
-        }
+        there = {m.scale for m in list_models() if m.model == DEFAULT_MODEL and m.precision == "fp32"}
     except EngineError:
         there = set()
     return sorted({2} | (there & {4}))
@@ -83,9 +81,7 @@ def free_domain() -> int:
     raise RuntimeError("every ROS domain from 1 to 100 is taken")
 
 
-def scene(
-    width: int = WIDTH, height: int = HEIGHT, index: int = 0, dtype: type = np.uint16
-) -> np.ndarray:
+def scene(width: int = WIDTH, height: int = HEIGHT, index: int = 0, dtype: type = np.uint16) -> np.ndarray:
     """[height, width] depth of a room as a stereo camera sees it, holes and all, 0 invalid."""
     stream = SyntheticStream(Intrinsics.from_fov(width, height, 70.0), "stereo", frames=8, seed=7)
     return like(stream.measured(index), dtype).copy()
@@ -116,9 +112,7 @@ class Camera:
         """A depth message; NaN and other garbage in ``depth`` stay as they are."""
         depth = scene() if depth is None else depth
         encoding = encoding or ("16UC1" if depth.dtype == np.uint16 else "32FC1")
-        message = Image(
-            header=self.header(), height=depth.shape[0], width=depth.shape[1], encoding=encoding
-        )
+        message = Image(header=self.header(), height=depth.shape[0], width=depth.shape[1], encoding=encoding)
         message.is_bigendian = int(sys.byteorder == "big")
         message.step = depth.shape[1] * depth.itemsize
         message.data = messages.to_bytes(depth)
@@ -127,9 +121,7 @@ class Camera:
     def info(self, image: Image) -> CameraInfo:
         """The camera_info of an image: a principal point off the middle, unequal focal lengths."""
         width, height = image.width, image.height
-        intrinsics = Intrinsics(
-            width, height, 0.7 * width, 0.72 * width, 0.48 * width, 0.53 * height
-        )
+        intrinsics = Intrinsics(width, height, 0.7 * width, 0.72 * width, 0.48 * width, 0.53 * height)
         info = messages.to_camera_info(intrinsics, image.header)
         info.d = [0.01, -0.02, 0.001, 0.002, 0.003]
         return info
@@ -154,9 +146,7 @@ class Listener:
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         node.create_subscription(Log, "/rosout", self._on_log, 1000)
 
-    def subscribe(
-        self, *topics: str, qos: QoSProfile | int = 10
-    ) -> list[rclpy.subscription.Subscription]:
+    def subscribe(self, *topics: str, qos: QoSProfile | int = 10) -> list[rclpy.subscription.Subscription]:
         """Starts to listen to some of the node's `OUTPUTS`."""
         kinds = zip(
             OUTPUTS,
@@ -165,9 +155,7 @@ class Listener:
             strict=True,
         )
         return [
-            self._node.create_subscription(
-                kind, topic, lambda m, s=seen: s.update({key(m): m}), qos
-            )
+            self._node.create_subscription(kind, topic, lambda m, s=seen: s.update({key(m): m}), qos)
             for topic, kind, seen in kinds
             if topic in topics
         ]
@@ -178,9 +166,7 @@ class Listener:
         return [line for line in logged if text in line]
 
     def _on_diagnostics(self, array: DiagnosticArray) -> None:
-        self.status += [
-            status for status in array.status if "depth super-resolution" in status.name
-        ]
+        self.status += [status for status in array.status if "depth super-resolution" in status.name]
 
     def _on_log(self, log: Log) -> None:
         self.logs.append(log)
@@ -189,9 +175,7 @@ class Listener:
 class Process:
     """A Python process of this environment in the graph's domain; its output goes to a file."""
 
-    def __init__(
-        self, arguments: list[str], domain: int, log: Path, env: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, arguments: list[str], domain: int, log: Path, env: dict[str, str] | None = None) -> None:
         self._log = log
         environment = {
             **os.environ,
@@ -218,9 +202,7 @@ class Process:
         try:
             return self.popen.wait(timeout=END_WITHIN)
         except subprocess.TimeoutExpired:
-            raise AssertionError(
-                f"still runs {END_WITHIN} s after {number.name}:\n{self.output()}"
-            ) from None
+            raise AssertionError(f"still runs {END_WITHIN} s after {number.name}:\n{self.output()}") from None
 
     def wait(self, timeout: float = 2 * TIMEOUT) -> int:
         """Its exit status once it has ended."""
@@ -264,9 +246,7 @@ class Graph:
             timer.reset()
         return self.node
 
-    def start(
-        self, module: str, env: dict[str, str] | None = None, **parameters: object
-    ) -> Process:
+    def start(self, module: str, env: dict[str, str] | None = None, **parameters: object) -> Process:
         """A module of the package as a process of its own, with ROS parameters."""
         arguments = ["-m", module, "--ros-args"]
         for name, value in parameters.items():
@@ -282,16 +262,12 @@ class Graph:
 
     # --- waiting --------------------------------------------------------------------------------
 
-    def spin_until(
-        self, predicate: Callable[[], object], what: str = "", timeout: float = TIMEOUT
-    ) -> None:
+    def spin_until(self, predicate: Callable[[], object], what: str = "", timeout: float = TIMEOUT) -> None:
         """Runs callbacks until something holds; fails if it never does."""
         deadline = time.monotonic() + timeout
         while not predicate():
             if time.monotonic() > deadline:
-                raise AssertionError(
-                    f"waited {timeout:g} s in vain{' for ' + what if what else ''}"
-                )
+                raise AssertionError(f"waited {timeout:g} s in vain{' for ' + what if what else ''}")
             self.executor.spin_once(timeout_sec=0.02)
 
     def connected(self, topic: str) -> bool:
@@ -346,9 +322,7 @@ class Graph:
                 self.spin_until(lambda r=results: key(image) in r, topic)
         return image
 
-    def status(
-        self, predicate: Callable[[dict[str, str]], object], what: str = ""
-    ) -> DiagnosticStatus:
+    def status(self, predicate: Callable[[dict[str, str]], object], what: str = "") -> DiagnosticStatus:
         """The next diagnostics status whose values satisfy a predicate."""
         seen = len(self.listener.status)
 

@@ -86,9 +86,7 @@ def test_warnings_of_one_cause_are_throttled(graph: Graph, monkeypatch: pytest.M
     assert len(graph.listener.warnings("bgr8")) == 1
     monkeypatch.setattr("dsca_ros.ros.node.WARN_PERIOD", 0.0)
     send_bad("bgr8 after the period")
-    graph.spin_until(
-        lambda: graph.listener.warnings("after the period"), "the warning after the period"
-    )
+    graph.spin_until(lambda: graph.listener.warnings("after the period"), "the warning after the period")
     assert len(graph.listener.warnings("bgr8")) == 2
     assert graph.counter("rejected_unknown_encoding") == 41
 
@@ -100,11 +98,7 @@ def test_warnings_of_one_cause_are_throttled(graph: Graph, monkeypatch: pytest.M
 def test_an_all_invalid_frame_gives_an_all_invalid_result(graph: Graph, encoding: str) -> None:
     graph.start_node()
     graph.connect()
-    depth = (
-        np.zeros((48, 64), np.uint16)
-        if encoding == "16UC1"
-        else np.full((48, 64), np.nan, np.float32)
-    )
+    depth = np.zeros((48, 64), np.uint16) if encoding == "16UC1" else np.full((48, 64), np.nan, np.float32)
     image = graph.camera.image(depth)
     result = pixels(graph.exchange(image, graph.camera.info(image)))
     assert result.shape == (96, 128)
@@ -123,9 +117,7 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize(("encoding", "value"), [(e, v) for e in GARBAGE for v in GARBAGE[e]])
-def test_garbage_never_comes_out_as_depth(
-    upsampler: Upsampler, encoding: str, value: float
-) -> None:
+def test_garbage_never_comes_out_as_depth(upsampler: Upsampler, encoding: str, value: float) -> None:
     # The same arrays through the node: see the next test. This one is for every single value.
     dtype = np.float32 if encoding == "32FC1" else np.uint16
     good = scene(dtype=dtype)
@@ -148,9 +140,7 @@ def assert_sane(result: np.ndarray, low: float, high: float) -> None:
 
 @pytest.mark.parametrize("encoding", GARBAGE)
 @pytest.mark.parametrize("max_depth", [10.0, 65.0])
-def test_garbage_never_leaves_the_node_as_depth(
-    graph: Graph, encoding: str, max_depth: float
-) -> None:
+def test_garbage_never_leaves_the_node_as_depth(graph: Graph, encoding: str, max_depth: float) -> None:
     graph.start_node(min_depth=0.1, max_depth=max_depth)
     graph.connect()
     dtype = np.float32 if encoding == "32FC1" else np.uint16
@@ -317,9 +307,7 @@ def test_an_engine_that_fails_loses_the_frame_and_no_more(
     for number in (1, 2):
         graph.send(graph.camera.image())
         graph.spin_until(lambda n=number: graph.counter("engine_error") == n, "the failure")
-    status = graph.status(
-        lambda v: v["state"] == "ERROR" and v.get("engine_error") == "2", "of ERROR"
-    )
+    status = graph.status(lambda v: v["state"] == "ERROR" and v.get("engine_error") == "2", "of ERROR")
     assert status.level == status.ERROR
     assert type(error).__name__ in status.message and str(error) in status.message
     graph.spin_until(lambda: graph.listener.warnings(type(error).__name__), "the warning")
@@ -327,7 +315,5 @@ def test_an_engine_that_fails_loses_the_frame_and_no_more(
     flaky.error = None
     good = graph.good_frame()
     assert_only(graph, good)
-    status = graph.status(
-        lambda v: v["state"] == "RUNNING" and v.get("engine_error") == "2", "of RUNNING"
-    )
+    status = graph.status(lambda v: v["state"] == "RUNNING" and v.get("engine_error") == "2", "of RUNNING")
     assert status.level == status.OK

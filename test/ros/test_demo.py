@@ -85,9 +85,7 @@ def one_core() -> Iterator[None]:
 
 
 def assert_figures(figures: dict[str, object]) -> None:
-    assert {"input_hz", "output_hz", "dropped_pct", "latency_ms", "engine_ms", "error"} <= set(
-        figures
-    )
+    assert {"input_hz", "output_hz", "dropped_pct", "latency_ms", "engine_ms", "error"} <= set(figures)
     latency = figures["latency_ms"]
     assert set(latency) == {"p50", "p95", "p99"}
     assert 0 < latency["p50"] <= latency["p95"] <= latency["p99"]
@@ -118,9 +116,7 @@ def test_the_demo_reports_and_draws(demo: Callable[..., Demo], tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("one_core")
-def test_a_rate_that_falls_short_fails_with_the_figures(
-    demo: Callable[..., Demo], tmp_path: Path
-) -> None:
+def test_a_rate_that_falls_short_fails_with_the_figures(demo: Callable[..., Demo], tmp_path: Path) -> None:
     target, picture = tmp_path / "figures.json", tmp_path / "demo.png"
     options = ["--seconds", "1", "--rate", "240", "--size", "200x150", "--threads", "1"]
     run = demo(*options, "--json", str(target), "--picture", str(picture))

@@ -138,17 +138,13 @@ def test_diagnostics_come_once_a_second(graph: Graph) -> None:
     node.close()
 
 
-def test_the_node_tells_its_state_as_it_changes(
-    graph: Graph, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_node_tells_its_state_as_it_changes(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnostics, "STALE_AFTER", 3600.0)
     node = graph.start_node()
     status = graph.status(lambda v: v["state"] == "IDLE", "of IDLE")
     assert status.level == DiagnosticStatus.OK
     graph.connect()
-    assert (
-        graph.status(lambda v: v["state"] == "WAITING", "of WAITING").level == DiagnosticStatus.WARN
-    )
+    assert graph.status(lambda v: v["state"] == "WAITING", "of WAITING").level == DiagnosticStatus.WARN
     graph.good_frame()
     graph.good_frame()
     status = graph.status(lambda v: v["state"] == "RUNNING" and v["published"] == "2", "of RUNNING")

@@ -23,14 +23,10 @@ ENCODINGS = {"16UC1": np.uint16, "mono16": np.uint16, "32FC1": np.float32}
 
 def depth_of(encoding: str, height: int = 3, width: int = 5) -> np.ndarray:
     values = np.arange(1, height * width + 1).reshape(height, width)
-    return (values * 1000 if ENCODINGS[encoding] is np.uint16 else values / 7).astype(
-        ENCODINGS[encoding]
-    )
+    return (values * 1000 if ENCODINGS[encoding] is np.uint16 else values / 7).astype(ENCODINGS[encoding])
 
 
-def message_of(
-    depth: np.ndarray, encoding: str, padding: int = 0, big_endian: bool = False, extra: int = 0
-) -> Image:
+def message_of(depth: np.ndarray, encoding: str, padding: int = 0, big_endian: bool = False, extra: int = 0) -> Image:
     """A message written byte by byte, independently of the package."""
     order = depth.dtype.newbyteorder(">" if big_endian else "<")
     rows = [row.astype(order).tobytes() + b"\xee" * padding for row in depth]
@@ -48,9 +44,7 @@ def message_of(
 @pytest.mark.parametrize("big_endian", [False, True])
 @pytest.mark.parametrize("padding", [0, 8, 3])
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_encoding_and_layout_is_decoded(
-    encoding: str, padding: int, big_endian: bool, extra: int
-) -> None:
+def test_every_encoding_and_layout_is_decoded(encoding: str, padding: int, big_endian: bool, extra: int) -> None:
     depth = depth_of(encoding)
     decoded = messages.decode_depth(message_of(depth, encoding, padding, big_endian, extra))
     assert decoded.dtype == depth.dtype
@@ -93,9 +87,7 @@ REJECTED = [
 
 
 @pytest.mark.parametrize(("fields", "cause", "words"), REJECTED)
-def test_a_message_that_contradicts_itself_is_rejected(
-    fields: dict[str, object], cause: str, words: list[str]
-) -> None:
+def test_a_message_that_contradicts_itself_is_rejected(fields: dict[str, object], cause: str, words: list[str]) -> None:
     message = message_of(depth_of("16UC1"), "16UC1")
     for name, value in fields.items():
         setattr(message, name, value)
@@ -120,11 +112,7 @@ def test_random_fields_are_decoded_or_rejected_and_nothing_else() -> None:
         message = Image(height=height, width=width, step=step)
         message.encoding = str(rng.choice(encodings))
         message.is_bigendian = int(rng.choice((0, 1, 255)))
-        length = (
-            int(rng.integers(0, 400))
-            if height * step > 400
-            else height * step + int(rng.integers(-2, 3))
-        )
+        length = int(rng.integers(0, 400)) if height * step > 400 else height * step + int(rng.integers(-2, 3))
         message.data = array("B", rng.bytes(max(0, length)))
         try:
             decoded = messages.decode_depth(message)
@@ -181,9 +169,7 @@ def test_an_encoding_that_does_not_hold_the_dtype_is_an_error() -> None:
 
 def camera_info(width: int = 640, height: int = 480) -> CameraInfo:
     """A camera_info with every field in use: skew, distortion, rectification, a stereo P."""
-    info = CameraInfo(
-        header=HEADER, width=width, height=height, distortion_model="rational_polynomial"
-    )
+    info = CameraInfo(header=HEADER, width=width, height=height, distortion_model="rational_polynomial")
     info.d = [0.1, -0.2, 0.003, 0.004, 0.05, 0.06, 0.07, 0.08]
     info.k = [500.0, 0.5, 310.25, 0.0, 510.0, 235.75, 0.0, 0.0, 1.0]
     info.r = [0.99, 0.01, 0.02, -0.01, 0.98, 0.03, -0.02, -0.03, 0.97]
@@ -305,9 +291,7 @@ def test_intrinsics_survive_the_way_through_a_message() -> None:
     info = messages.to_camera_info(camera, HEADER)
     assert messages.to_intrinsics(info) == camera
     assert messages.to_intrinsics(messages.scale_camera_info(info, 4, HEADER)) == camera.scaled(4)
-    assert (
-        info.header == HEADER and info.distortion_model == "plumb_bob" and list(info.d) == [0.0] * 5
-    )
+    assert info.header == HEADER and info.distortion_model == "plumb_bob" and list(info.d) == [0.0] * 5
     np.testing.assert_array_equal(info.r, np.eye(3).ravel())
 
 
@@ -331,9 +315,7 @@ def test_points_are_an_organised_cloud() -> None:
     assert not cloud.is_dense
     assert cloud.is_bigendian == (sys.byteorder == "big")
     assert isinstance(cloud.data, array) and cloud.data.typecode == "B"
-    record = np.dtype(
-        {"names": "xyz", "formats": ["=f4"] * 3, "offsets": [0, 4, 8], "itemsize": 12}
-    )
+    record = np.dtype({"names": "xyz", "formats": ["=f4"] * 3, "offsets": [0, 4, 8], "itemsize": 12})
     read = np.frombuffer(cloud.data, record).reshape(2, 4)
     for i, name in enumerate("xyz"):
         np.testing.assert_array_equal(read[name], points[..., i])
@@ -401,9 +383,7 @@ def test_a_plane_through_the_network_stays_the_plane(s: int) -> None:
 
     def bias(camera: CameraInfo) -> float:
         """Mean distance of the inner points from the plane: noise cancels, a shift does not."""
-        return float(
-            np.nanmean(distances(cloud_of(result, camera))[border:-border, border:-border])
-        )
+        return float(np.nanmean(distances(cloud_of(result, camera))[border:-border, border:-border]))
 
     right = messages.scale_camera_info(info, s, HEADER)
     without_half_pixel = messages.scale_camera_info(info, s, HEADER)

@@ -36,9 +36,7 @@ def test_results_are_scale_times_larger_with_the_header_that_came(graph: Graph, 
     image.header.frame_id = "kinect_depth_camera_link"
     info = graph.camera.info(image)
     result = graph.exchange(image, info)
-    graph.spin_until(
-        lambda: graph.listener.infos and graph.listener.clouds, "camera_info and points"
-    )
+    graph.spin_until(lambda: graph.listener.infos and graph.listener.clouds, "camera_info and points")
     scaled, cloud = graph.listener.infos[key(image)], graph.listener.clouds[key(image)]
 
     for message in (result, scaled, cloud):
@@ -53,9 +51,7 @@ def test_results_are_scale_times_larger_with_the_header_that_came(graph: Graph, 
 
 
 @pytest.mark.parametrize("encoding", ["16UC1", "mono16", "32FC1"])
-def test_the_image_is_the_upsamplers_bit_for_bit(
-    graph: Graph, upsampler: Upsampler, encoding: str
-) -> None:
+def test_the_image_is_the_upsamplers_bit_for_bit(graph: Graph, upsampler: Upsampler, encoding: str) -> None:
     graph.start_node()
     graph.connect(IMAGE)
     depth = scene(dtype=np.float32 if encoding == "32FC1" else np.uint16)
@@ -80,9 +76,7 @@ def test_the_image_is_the_upsamplers_bit_for_bit(
         ("32FC1", "32FC1"),
     ],
 )
-def test_the_result_has_the_encoding_asked_for(
-    graph: Graph, upsampler: Upsampler, given: str, asked: str
-) -> None:
+def test_the_result_has_the_encoding_asked_for(graph: Graph, upsampler: Upsampler, given: str, asked: str) -> None:
     graph.start_node(output_encoding=asked)
     graph.connect(IMAGE)
     depth = scene(dtype=np.float32 if given == "32FC1" else np.uint16)
@@ -166,13 +160,9 @@ def test_the_camera_is_subscribed_to_only_while_someone_listens(graph: Graph) ->
         published = graph.counter("published")
         image = graph.camera.image()
         graph.send(image, graph.camera.info(image))
-        graph.spin_until(
-            lambda n=published: graph.counter("published") == n + 1, f"{topic}'s frame"
-        )
+        graph.spin_until(lambda n=published: graph.counter("published") == n + 1, f"{topic}'s frame")
         graph.tester.destroy_subscription(subscription)
-        graph.spin_until(
-            lambda: [p.get_subscription_count() for p in publishers] == [0, 0], "to let go"
-        )
+        graph.spin_until(lambda: [p.get_subscription_count() for p in publishers] == [0, 0], "to let go")
     graph.status(lambda v: v["state"] == "IDLE")
 
 
@@ -191,9 +181,7 @@ def test_a_node_that_is_not_lazy_works_for_nobody(graph: Graph) -> None:
     graph.spin_until(lambda: graph.counter("published") == 1, "a frame nobody listens to")
 
 
-def test_no_points_while_they_are_off_or_nobody_listens(
-    graph: Graph, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_points_while_they_are_off_or_nobody_listens(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     real = messages.PointsBuffer.message
     monkeypatch.setattr(messages.PointsBuffer, "message", lambda *a: made.append(a) or real(*a))
@@ -208,9 +196,7 @@ def test_no_points_while_they_are_off_or_nobody_listens(
     assert len(made) == 1
 
 
-def test_no_points_are_computed_without_a_listener(
-    graph: Graph, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_points_are_computed_without_a_listener(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messages, "PointsBuffer", lambda *_: pytest.fail("points for nobody"))
     graph.start_node()
     graph.connect(IMAGE, INFO)
@@ -263,9 +249,7 @@ def test_of_the_frames_that_come_in_meanwhile_only_the_newest_is_taken(
     for results in (graph.listener.images, graph.listener.infos, graph.listener.clouds):
         assert list(results) == [key(images[0]), key(images[4])]
     assert gate.frames == 2
-    np.testing.assert_array_equal(
-        pixels(graph.listener.images[key(images[4])]), upsampler(depths[4])
-    )
+    np.testing.assert_array_equal(pixels(graph.listener.images[key(images[4])]), upsampler(depths[4]))
     counts = {"received": 5, "dropped_busy": 3, "published": 2}
     assert node.health.counts() == counts
     in_message = {name: str(value) for name, value in counts.items()}
@@ -280,18 +264,14 @@ def test_best_effort_cameras_and_reliable_listeners_both_match(graph: Graph) -> 
         graph.tester.destroy_publisher(publisher)
     graph.camera = Camera(graph.tester, best_effort())
     graph.start_node()
-    graph.listener.subscribe(
-        INFO, POINTS, qos=QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE)
-    )
+    graph.listener.subscribe(INFO, POINTS, qos=QoSProfile(depth=5, reliability=ReliabilityPolicy.RELIABLE))
     graph.connect(IMAGE)
     graph.good_frame()
 
 
 def test_a_listener_whose_qos_does_not_match_is_told_of(graph: Graph) -> None:
     graph.start_node()
-    graph.listener.subscribe(
-        IMAGE, qos=QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    )
+    graph.listener.subscribe(IMAGE, qos=QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
     graph.spin_until(lambda: graph.listener.warnings("durability"), "the warning")
     (text,) = graph.listener.warnings("durability")
     assert "depth_sr/image_raw" in text and "volatile" in text

@@ -273,12 +273,8 @@ def test_a_truncated_model_file_ends_the_node_in_one_line(graph: Graph, tmp_path
     assert str(truncated) in text and "damaged" in text and "1000 bytes" in text
 
 
-@pytest.mark.parametrize(
-    "text", ["models: [1, 2]", "models: {dsca-nano: {2: {fp32: {}}}}", "a: b: c", "{"]
-)
-def test_a_broken_manifest_ends_the_node_in_one_line(
-    graph: Graph, tmp_path: Path, text: str
-) -> None:
+@pytest.mark.parametrize("text", ["models: [1, 2]", "models: {dsca-nano: {2: {fp32: {}}}}", "a: b: c", "{"])
+def test_a_broken_manifest_ends_the_node_in_one_line(graph: Graph, tmp_path: Path, text: str) -> None:
     folder = models_copy(tmp_path / "models")
     (folder / MANIFEST).write_text(text)
     assert str(folder / MANIFEST) in refusal(graph, {"DSCA_MODELS": str(folder)})

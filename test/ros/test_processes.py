@@ -143,9 +143,7 @@ def test_a_node_that_is_loading_leaves_at_once(graph: Graph, number: signal.Sign
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_within_a_callback_of_the_node_ends_it(
-    graph: Graph, number: signal.Signals
-) -> None:
+def test_a_signal_within_a_callback_of_the_node_ends_it(graph: Graph, number: signal.Signals) -> None:
     script = SIGNALLED_IN.format(module="node", function="Health.array", number=int(number))
     assert_ended_in_order(graph.run(["-c", script]))
 
@@ -179,12 +177,8 @@ def test_a_camera_that_publishes_leaves_at_once(graph: Graph, number: signal.Sig
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_within_a_callback_of_the_camera_ends_it(
-    graph: Graph, number: signal.Signals
-) -> None:
-    script = SIGNALLED_IN.format(
-        module="synthetic_camera", function="messages.to_camera_info", number=int(number)
-    )
+def test_a_signal_within_a_callback_of_the_camera_ends_it(graph: Graph, number: signal.Signals) -> None:
+    script = SIGNALLED_IN.format(module="synthetic_camera", function="messages.to_camera_info", number=int(number))
     parameters = ["-p", "width:=32", "-p", "height:=24", "-p", "frames:=1"]
     assert_ended_in_order(graph.run(["-c", script, "--ros-args", *parameters]))
 

@@ -31,9 +31,7 @@ def test_frames_are_the_streams_in_a_loop(
     infos: dict[tuple[int, int], CameraInfo] = {}
     qos = QoSProfile(depth=100, reliability=reliability)
     graph.tester.create_subscription(Image, "depth/image_raw", images.append, qos)
-    graph.tester.create_subscription(
-        CameraInfo, "depth/camera_info", lambda info: infos.update({key(info): info}), qos
-    )
+    graph.tester.create_subscription(CameraInfo, "depth/camera_info", lambda info: infos.update({key(info): info}), qos)
     graph.start(
         MODULE,
         width=40,
@@ -57,9 +55,7 @@ def test_frames_are_the_streams_in_a_loop(
     assert not np.array_equal(lap[0], lap[1], equal_nan=True)
 
     def index_of(image: Image) -> int:
-        (index,) = (
-            i for i in range(FRAMES) if np.array_equal(pixels(image), lap[i], equal_nan=True)
-        )
+        (index,) = (i for i in range(FRAMES) if np.array_equal(pixels(image), lap[i], equal_nan=True))
         return index
 
     seen = [index_of(image) for image in images]
