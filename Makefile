@@ -46,7 +46,8 @@ demo: $(DEMO_READY)
 	$(VENV)/bin/dsca demo $(ARGS)
 
 test: $(SETUP_READY)
-	$(PY) -m pytest -q $(ARGS)
+	@# Files in turn on two cores: those of ROS measure latencies, which more at once would spoil.
+	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: $(SETUP_READY)
 	$(PY) -m ruff check .

@@ -74,6 +74,7 @@ setup(
         "test": ["pytest"],
         "dev": [
             "pytest",
+            "pytest-xdist",
             "ruff",
             "mypy",
             "types-PyYAML",

@@ -121,6 +121,7 @@ class DscaNode(LifecycleNode, ClosableNode):
         self.pipeline = Pipeline(
             *(upsampler, self.settings, self._outputs, self.infos, self.health, self._warn),
             now=lambda: self.get_clock().now().nanoseconds * 1e-9,
+            alive=self.context.ok,
         )
         self._tell_engine()
         return SUCCESS

@@ -65,6 +65,7 @@ class Pipeline:
         health: told of everything.
         warn: logs a warning; of a cause and a text.
         now: the node's clock, seconds.
+        alive: whether ROS runs; a signal ends it before it ends the node, and what fails then is no error.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class Pipeline:
         health: Health,
         warn: Callable[[str, str], None],
         now: Callable[[], float],
+        alive: Callable[[], bool],
     ) -> None:
         self.upsampler, self.settings = upsampler, settings
         self._outputs, self._infos, self._health = outputs, infos, health
-        self._warn, self._now = warn, now
+        self._warn, self._now, self._alive = warn, now, alive
         self._points: messages.PointsBuffer | None = None
         #: Whether the network that runs has been given a frame; a slow one is built only then.
         self.began = False
@@ -158,7 +160,7 @@ class Pipeline:
         except EngineNotReady:
             self._health.count("dropped_building")  # the log tells of the build
         except Exception as error:  # whatever an engine raises: the next frame gets its chance
-            if not self._stopping:
+            if not self._stopping and self._alive():
                 self._health.failed(f"{type(error).__name__}: {error}")
                 self._warn("engine_error", f"frame lost, {type(error).__name__}: {error}")
 
