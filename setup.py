@@ -68,6 +68,7 @@ setup(
         ],
         # pycuda is built where it is installed, with the CUDA toolkit. On a Jetson, TensorRT is JetPack's.
         "tensorrt": ["tensorrt-rtx-cu13; platform_machine == 'x86_64'", "pycuda", "onnx"],
+        "openvino": ["openvino"],
         "train": ["torch>=2.9", "safetensors", "onnx", "onnxscript"],
         "replay": ["rosbags"],
         # colcon reads this one to learn that the tests are pytest's.
@@ -79,6 +80,7 @@ setup(
             "mypy",
             "types-PyYAML",
             "colcon-common-extensions",
+            "openvino",
             # Builds engines where there is no GPU.
             "tensorrt-rtx-cu13; platform_machine == 'x86_64' and sys_platform == 'linux'",
         ],

@@ -38,6 +38,12 @@ def _onnxruntime_cuda(model: ModelFile, threads: int) -> Engine:
     return OnnxRuntimeEngine(model, threads, cuda=True)
 
 
+def _openvino(model: ModelFile, threads: int) -> Engine:
+    from dsca_ros.engine.openvino import OpenVinoEngine
+
+    return OpenVinoEngine(model, threads)
+
+
 def _torch(model: ModelFile, threads: int) -> Engine:
     from dsca_ros.engine.torch import TorchEngine
 
@@ -80,6 +86,10 @@ def _onnxruntime_cuda_missing() -> str | None:
     return reason
 
 
+def _openvino_missing() -> str | None:
+    return None if importlib.util.find_spec("openvino") else "no openvino here; remedy: pip install openvino"
+
+
 def _torch_missing() -> str | None:
     missing = [name for name in ("torch", "safetensors") if importlib.util.find_spec(name) is None]
     return f"no {missing[0]} here; remedy: pip install 'dsca_ros[train]'" if missing else None
@@ -120,6 +130,7 @@ _TENSORRT_PACKAGES = tuple(f"{name}{cuda}" for name in FLAVOURS for cuda in ("",
 ENGINES = (
     EngineKind("tensorrt", _tensorrt, _tensorrt_missing, _TENSORRT_PACKAGES, "fp16", slow=True),
     EngineKind("onnxruntime-cuda", _onnxruntime_cuda, _onnxruntime_cuda_missing, ("onnxruntime-gpu",), "fp16"),
+    EngineKind("openvino", _openvino, _openvino_missing, ("openvino",)),
     EngineKind("onnxruntime", _onnxruntime, _onnxruntime_missing, ("onnxruntime", "onnxruntime-gpu")),
     EngineKind("torch", _torch, _torch_missing, ("torch",)),
 )

@@ -17,8 +17,6 @@ TAP_COUNTS = (9, 4)
 FAINT = 0.01
 #: What every valid tap weighs at least: where a network weighs all by 0, their mean stands in.
 LEAST = 1e-6
-#: Farther apart than any two values.
-NOWHERE = 1e4
 #: Of a depth that was measured, how far from it a result may be under the guard, as a share.
 HOLD = 0.009
 
@@ -45,9 +43,8 @@ class Blend(nn.Module):
         taps: of `TAP_COUNTS`.
     """
 
-    #: Kernels that lay the pixels around each of the features' pixels in planes; which plane each tap of each output
-    #: pixel is in; bilinear weights of the same pixels.
-    shifts: Tensor
+    #: Kernels over the pixels around each of the features' pixels: which one each tap of every output pixel is;
+    #: bilinear weights.
     picks: Tensor
     support: Tensor
 
@@ -61,7 +58,7 @@ class Blend(nn.Module):
         side = unshuffle + 2
         support = torch.zeros(self.outputs, 1, side, side)
         start = torch.zeros(self.outputs, taps)
-        picks = torch.zeros(taps, self.outputs, dtype=torch.long)
+        picks = torch.zeros(taps, self.outputs, 1, side, side)
         for place in range(self.outputs):
             row, column = divmod(place, factor * unshuffle)
             (a, i), (b, j) = divmod(row, factor), divmod(column, factor)
@@ -69,9 +66,8 @@ class Blend(nn.Module):
             start[place] = weights[of, chosen[of]]
             for index, tap in enumerate(chosen[of].tolist()):
                 dy, dx = divmod(tap, 3)
-                picks[index, place] = (a + dy) * side + b + dx
+                picks[index, place, 0, a + dy, b + dx] = 1.0
                 support[place, 0, a + dy, b + dx] = weights[of, tap]
-        self.register_buffer("shifts", torch.eye(side**2).reshape(-1, 1, side, side), persistent=False)
         self.register_buffer("picks", picks, persistent=False)
         self.register_buffer("support", support, persistent=False)
         start = (start + FAINT) / (1.0 + 2.0 * FAINT)
@@ -99,38 +95,47 @@ class Blend(nn.Module):
             The enlarged map, 0 where no tap is valid, and the share of the bilinear support that is valid:
             both [B, 1, factor * H, factor * W].
         """
+        mean, support = self.planes(values, valid, logits, guarded)
+        return self.lay_out(mean), self.lay_out(support)
+
+    def planes(
+        self, values: Tensor, valid: Tensor, logits: Iterable[Tensor], guarded: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, not laid out yet: both [B, outputs, H / unshuffle, W / unshuffle]."""
         u = self.unshuffle
-        there = F.conv2d(valid, self.shifts, stride=u, padding=1)
-        values = F.conv2d(values, self.shifts, stride=u, padding=1)
-        total = summed = torch.zeros_like(there[:, :1])
-        for pick, of_tap in zip(self.picks, logits):
-            weight = torch.sigmoid(of_tap) + LEAST
-            total = total + weight * there[:, pick]
-            summed = summed + weight * values[:, pick]
+        around = [F.conv2d(values, pick, stride=u, padding=1) for pick in self.picks]
+        least = LEAST * self.picks.sum(dim=0)
+        total = F.conv2d(valid, least, stride=u, padding=1)
+        summed = F.conv2d(values, least, stride=u, padding=1)
+        for pick, tap, logit in zip(self.picks, around, logits):
+            weight = torch.sigmoid(logit)
+            total = total + weight * F.conv2d(valid, pick, stride=u, padding=1)
+            summed = summed + weight * tap
         mean = summed / total.clamp(min=1e-12)
         # Beyond the border lies what is at the border.
         support = F.conv2d(F.pad(valid, (1, 1, 1, 1), mode="replicate"), self.support, stride=u)
-        return self.lay_out(self.hold(mean, values) if guarded else mean), self.lay_out(support)
+        return self.hold(mean, around) if guarded else mean, support
 
-    def hold(self, mean: Tensor, values: Tensor) -> Tensor:
-        """The guard: brings what is farther than `HOLD` from every tap to the nearest one, up to there.
+    def hold(self, mean: Tensor, around: list[Tensor]) -> Tensor:
+        """The guard: brings what is farther than `HOLD` from the nearest tap to it, up to there.
 
         Between two surfaces there is nothing. On a ramp the taps are close enough for the mean to be left alone.
 
         Args:
             mean: [B, outputs, h, w].
-            values: [B, (unshuffle + 2)^2, h, w], the pixels around; 0 where invalid.
+            around: the taps, each like the mean; 0 where invalid.
         """
-        low, high = values * (1.0 - HOLD), values * (1.0 + HOLD)
-        held, least = mean, torch.full_like(mean, NOWHERE)
-        for pick in self.picks:
-            # Invalid taps, 0, are farther than the valid one nearest to a mean of valid ones.
-            candidate = torch.minimum(torch.maximum(mean, low[:, pick]), high[:, pick])
-            distance = (candidate - mean).abs()
+        # Invalid taps, 0, are farther than the valid one nearest to a mean of valid ones.
+        off = around[0] - mean
+        least = off.abs()
+        for tap in around[1:]:
+            of_tap = tap - mean
+            distance = of_tap.abs()
             # A choice by a factor of 1 or 0: ONNX Runtime is slow at `where`.
-            held = held + (distance < least).to(mean.dtype) * (candidate - held)
+            off = off + (distance < least).to(mean.dtype) * (of_tap - off)
             least = torch.minimum(least, distance)
-        return held
+        nearest = mean + off
+        return torch.minimum(torch.maximum(mean, nearest * (1.0 - HOLD)), nearest * (1.0 + HOLD))
 
     def lay_out(self, planes: Tensor) -> Tensor:
         """[B, outputs, h, w] at the features' size to the output's [B, 1, factor * H, factor * W]."""

@@ -6,12 +6,14 @@ filling, of the network's domain, of validity or of the guard anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsca_ros.network.blend import Blend
 from dsca_ros.network.dsca import DSCA, WEIGHTS, enlarge
 
 #: Differences from the 3x3 mean of these shares are half of full scale: of a camera's steps, of its noise, of edges.
@@ -100,25 +102,31 @@ class CameraGraph(nn.Module):
 
     def stages(self, inverse: Tensor, valid: Tensor, features: Tensor, guarded: bool = False) -> list[StageResult]:
         """What every stage makes of it. Training supervises these, without the guard."""
+        planes = self._planes(inverse, valid, features, guarded)
+        return [StageResult(*(blend.lay_out(plane) for plane in of_stage)) for blend, of_stage in planes]
+
+    def _planes(
+        self, inverse: Tensor, valid: Tensor, features: Tensor, guarded: bool
+    ) -> Iterator[tuple[Blend, tuple[Tensor, Tensor, Tensor]]]:
+        """Of every stage, what a `StageResult` has, not laid out yet, and what lays it out."""
         all_features = self.network(features.half() if self.half_network else features)
-        results: list[StageResult] = []
         there, depth_type = valid, valid.device.type
         for of_stage, stage in zip(all_features, self.network.each_stage()):
+            assert stage.blend is not None
             # Under autocast, too, depth is not rounded to bfloat16.
             with torch.autocast(depth_type, enabled=False):
                 blended, support, shift = stage.enlarge(inverse, there, of_stage, guarded)
-            there = (support > 0).to(valid.dtype)
-            inverse = blended * there
-            results.append(StageResult(inverse, there, SUPPORT * (support - 0.5) + shift))
-        return results
+            known = (support > 0).to(valid.dtype)
+            blended = blended * known
+            yield stage.blend, (blended, known, SUPPORT * (support - 0.5) + shift)
+            inverse, there = stage.blend.lay_out(blended), stage.blend.lay_out(known)
 
     def forward(self, depth: Tensor, depth_range: Tensor) -> Tensor:
         """[B, 1, H, W] metres to [B, 1, sH, sW] metres, 0 invalid; see `prepare` for the range."""
         height, width = (size * self.network.config.scale for size in depth.shape[-2:])
-        result = self.stages(*self.prepare(depth, depth_range), guarded=True)[-1]
-        keep = (result.validity >= 0).to(depth.dtype) * result.there
-        metres = keep / result.inverse.clamp(min=1e-6)
-        return metres[..., :height, :width]
+        *_, (blend, (inverse, there, validity)) = self._planes(*self.prepare(depth, depth_range), guarded=True)
+        metres = (validity >= 0).to(depth.dtype) * there / inverse.clamp(min=1e-6)
+        return blend.lay_out(metres)[..., :height, :width]
 
 
 def compress(difference: Tensor, half_scale: float) -> Tensor:

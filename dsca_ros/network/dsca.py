@@ -140,13 +140,16 @@ class Stage(nn.Module):
     def enlarge(
         self, inverse: Tensor, there: Tensor, features: Tensor, guarded: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Under ``weights``: an enlarged map, the share of its bilinear support that is there, logits of validity."""
+        """Under ``weights``: an enlarged map, the share of its bilinear support that is there, logits of validity.
+
+        As the planes of `Blend`, which lays them out.
+        """
         assert self.blend is not None
         outputs, taps = self.blend.outputs, self.blend.taps
         # In the head's outputs the taps of one output pixel are together, and validity comes last.
         logits = (part(self.last, features, slice(tap, outputs * taps, taps)) for tap in range(taps))
-        blended, support = self.blend(inverse, there, logits, guarded)
-        return blended, support, self.blend.lay_out(part(self.last, features, slice(outputs * taps, None)))
+        blended, support = self.blend.planes(inverse, there, logits, guarded)
+        return blended, support, part(self.last, features, slice(outputs * taps, None))
 
 
 def part(layer: nn.Conv2d, features: Tensor, rows: slice) -> Tensor:

@@ -111,7 +111,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
 def test_an_unknown_engine_names_those_there_are():
     with pytest.raises(EngineError, match="'warp'") as raised:
         create_engine("warp", MODEL, 2)
-    assert str(raised.value).endswith("auto, tensorrt, onnxruntime-cuda, onnxruntime, torch")
+    assert str(raised.value).endswith("auto, tensorrt, onnxruntime-cuda, openvino, onnxruntime, torch")
 
 
 @pytest.mark.parametrize("precision", ["int8", "FP16", ""])
@@ -157,7 +157,12 @@ def test_a_model_of_another_domain_is_refused_even_where_nothing_could_run_it(sh
 # --- which one ----------------------------------------------------------------------------------
 
 
-def test_auto_without_a_gpu_is_onnxruntime_in_float32(no_gpu, monkeypatch):
+@pytest.mark.parametrize("with_openvino", [True, False])
+def test_auto_without_a_gpu_is_openvino_or_onnxruntime_in_float32(no_gpu, monkeypatch, with_openvino):
+    if with_openvino:
+        pytest.importorskip("openvino")
+    else:
+        without(monkeypatch, "openvino")
     made = []
 
     def watched(kind: EngineKind) -> EngineKind:
@@ -166,9 +171,10 @@ def test_auto_without_a_gpu_is_onnxruntime_in_float32(no_gpu, monkeypatch):
     monkeypatch.setattr(factory, "ENGINES", tuple(map(watched, factory.ENGINES)))
     engine = create_engine("auto", MODEL, 2, threads=1, background=True)
     assert (engine.device, engine.scale) == ("CPU", 2)
-    assert engine.description.startswith("ONNX Runtime") and "1 thread" in engine.description
+    title = "OpenVINO" if with_openvino else "ONNX Runtime"
+    assert engine.description.startswith(title) and "1 thread" in engine.description
     ((name, file, threads),) = made
-    assert (name, file.name, threads) == ("onnxruntime", f"{MODEL} x2 (fp32)", 1)
+    assert (name, file.name, threads) == ("openvino" if with_openvino else "onnxruntime", f"{MODEL} x2 (fp32)", 1)
     engine.close()
 
 
@@ -192,7 +198,13 @@ def test_auto_precision_is_each_kinds_own(shelf, asked, on_gpu, on_cpu):
 
 def test_gpus_compute_in_half_precision_and_cpus_in_float32():
     found = {kind.name: kind.precision for kind in factory.ENGINES}
-    assert found == {"tensorrt": "fp16", "onnxruntime-cuda": "fp16", "onnxruntime": "fp32", "torch": "fp32"}
+    assert found == {
+        "tensorrt": "fp16",
+        "onnxruntime-cuda": "fp16",
+        "openvino": "fp32",
+        "onnxruntime": "fp32",
+        "torch": "fp32",
+    }
 
 
 def test_a_model_without_half_precision_runs_where_float32_does(shelf, tmp_path, monkeypatch):

@@ -113,8 +113,9 @@ def test_stages_that_weigh_hand_on_features_and_enlarge_a_map(unshuffle, taps):
         of_pixel = taps[min(index, len(taps) - 1)] + 1
         assert stage.head(features).shape == (2, of_pixel, 2 * size[0], 2 * size[1])
         values = torch.rand(2, 1, *size)
-        for found in stage.enlarge(values, torch.ones_like(values), features):
-            assert found.shape == (2, 1, 2 * size[0], 2 * size[1]) and found.dtype == torch.float32
+        for planes in stage.enlarge(values, torch.ones_like(values), features):
+            assert planes.shape == (2, (2 * unshuffle) ** 2, *folded) and planes.dtype == torch.float32
+            assert stage.blend.lay_out(planes).shape == (2, 1, 2 * size[0], 2 * size[1])
 
 
 def test_what_a_stage_uses_in_parts_is_the_whole_head():
@@ -124,7 +125,7 @@ def test_what_a_stage_uses_in_parts_is_the_whole_head():
     torch.nn.init.normal_(stage.last.bias)
     features, values = torch.randn(1, 6, 4, 5), torch.rand(1, 1, 8, 10)
     valid = (torch.rand(1, 1, 8, 10) < 0.7).float()
-    blended, support, shift = stage.enlarge(values * valid, valid, features)
+    blended, support, shift = map(stage.blend.lay_out, stage.enlarge(values * valid, valid, features))
     weights, validity = stage.last(features).split([16 * 4, 16], dim=1)
     expected, expected_support = stage.blend(values * valid, valid, [weights[:, tap::4] for tap in range(4)])
     torch.testing.assert_close(blended, expected)

@@ -1,18 +1,29 @@
-"""What every engine owes its callers, held on ONNX Runtime with a small random network."""
+"""What every engine owes its callers, held on those for CPUs with a small random network."""
 
 import numpy as np
 import pytest
 
 from dsca_ros.engine.base import EngineError
-from dsca_ros.engine.onnxruntime import OnnxRuntimeEngine
+from dsca_ros.engine.factory import ENGINES
 from dsca_ros.engine.zoo import ModelFile, find_model
 
 RANGE = (0.1, 10.0)
+KINDS = {kind.name: kind for kind in ENGINES}
+TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+
+
+@pytest.fixture(params=TITLES)
+def kind(request):
+    """One way to run a graph on a CPU."""
+    kind = KINDS[request.param]
+    if reason := kind.missing():
+        pytest.skip(reason)
+    return kind
 
 
 @pytest.fixture
-def engine(use_tiny_models):
-    return OnnxRuntimeEngine(find_model("tiny", 2), threads=1)
+def engine(kind, use_tiny_models):
+    return kind.create(find_model("tiny", 2), 1)
 
 
 def millimetres(metres):
@@ -66,11 +77,11 @@ def test_a_result_does_not_change_under_the_next_one(engine, depth_image):
     np.testing.assert_array_equal(first, kept)
 
 
-def test_sizes_may_change_in_mid_stream(engine, depth_image):
+def test_sizes_may_change_in_mid_stream(kind, engine, depth_image):
     sizes = [(12, 15), (9, 8), (24, 32), (12, 15), (7, 30), (9, 8)]
     for height, width in sizes:
         depth = depth_image(height, width)
-        fresh = OnnxRuntimeEngine(find_model("tiny", 2), threads=1)
+        fresh = kind.create(find_model("tiny", 2), 1)
         np.testing.assert_array_equal(engine.infer(depth, RANGE), fresh.infer(depth, RANGE))
 
 
@@ -110,24 +121,34 @@ def test_other_shapes_are_refused(engine, shape):
         engine.infer(np.ones(shape, np.float32), RANGE)
 
 
-def test_the_description_names_runtime_and_threads(use_tiny_models, engine):
-    assert "ONNX Runtime" in engine.description and "1 thread" in engine.description
-    assert "3 threads" in OnnxRuntimeEngine(find_model("tiny", 4), threads=3).description
-    assert "all cores" in OnnxRuntimeEngine(find_model("tiny", 4)).description
+def test_the_description_names_runtime_and_threads(use_tiny_models, kind, engine):
+    assert engine.description.startswith(TITLES[kind.name]) and "1 thread)" in engine.description
+    assert "3 threads" in kind.create(find_model("tiny", 4), 3).description
+    assert "all cores" in kind.create(find_model("tiny", 4), 0).description
 
 
-def test_threads_do_not_change_the_result(engine, depth_image):
-    two = OnnxRuntimeEngine(find_model("tiny", 2), threads=2)
+def test_threads_do_not_change_the_result(kind, engine, depth_image):
+    two = kind.create(find_model("tiny", 2), 2)
     depth = depth_image(17, 23)
     np.testing.assert_allclose(two.infer(depth, RANGE), engine.infer(depth, RANGE), atol=1e-5)
 
 
-def test_a_file_that_is_no_graph_is_named_in_one_line(tmp_path):
+def test_a_file_that_is_no_graph_is_named_in_one_line(kind, tmp_path):
     import hashlib
 
     path = tmp_path / "a.onnx"
     path.write_bytes(b"no graph")
     model = ModelFile("a", 2, "fp32", path, hashlib.sha256(b"no graph").hexdigest())
     with pytest.raises(EngineError, match=r"cannot load .*a\.onnx") as raised:
-        OnnxRuntimeEngine(model)
+        kind.create(model, 1)
     assert "\n" not in str(raised.value)
+
+
+def test_all_give_the_same(use_tiny_models, depth_image):
+    depth = depth_image(33, 46)
+    model = find_model("tiny", 4)
+    results = [kind.create(model, 1).infer(depth, RANGE) for kind in map(KINDS.get, TITLES) if kind.missing() is None]
+    for result in results[1:]:
+        np.testing.assert_array_equal(result > 0, results[0] > 0)
+        # Half-way between two surfaces, a last digit decides which one it is.
+        assert (np.abs(result - results[0]) <= 1e-5 * results[0]).mean() > 0.999
