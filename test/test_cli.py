@@ -743,7 +743,20 @@ def test_export_of_what_is_none(dsca, tmp_path, name):
 
 def test_bench_measures_and_compares_with_an_earlier_run(dsca, use_tiny_models, tmp_path):
     earlier = tmp_path / "bench.json"
-    options = ("--model", "tiny", "--scale", "2", "--size", "32x24", "--engine", "onnxruntime", "--runs", "3")
+    options = (
+        "--model",
+        "tiny",
+        "--scale",
+        "2",
+        "--size",
+        "32x24",
+        "--engine",
+        "onnxruntime",
+        "--runs",
+        "3",
+        "--part",
+        "engines",
+    )
     status, out, _ = dsca("bench", *options, "--json", str(earlier))
     assert status == 0 and "tiny" in out
     (row,) = json.loads(earlier.read_text())["engines"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +12,48 @@ import typer
 from rich.console import Console
 
 from dsca_ros.cli.common import JSON, THREADS, console, fail, parse_size, write_json, write_markdown
+from dsca_ros.evaluation.bench_report import PARTS
 from dsca_ros.upsampler import DEFAULT_MODEL
 
-SIZES = ["320x240", "640x480"]
+SIZES = ["320x240", "640x480", "848x480", "270x330"]
 
 
 def bench(
+    part: list[str] = typer.Option(None, help=f"{', '.join(PARTS)}; may be given several times; default: all."),
     model: list[str] = typer.Option([DEFAULT_MODEL], help="May be given several times; `all` is every one."),
-    scale: list[int] = typer.Option(None, help="May be given several times; default: all."),
+    scale: list[int] = typer.Option(None, help="May be given several times; default: all, the node only the first."),
     precision: list[str] = typer.Option(["fp32"], help="fp32, fp16; may be given several times."),
-    engine: list[str] = typer.Option(None, help="May be given several times; default: all that run here."),
+    engine: list[str] = typer.Option(
+        None, help="May be given several times; default: all that run here, in the node auto."
+    ),
     size: list[str] = typer.Option(SIZES, metavar="WxH", help="Of the input; may be given several times."),
     runs: int = typer.Option(50, min=3, help="Measured runs of each row; fewer if they take long."),
+    seconds: float = typer.Option(4.0, min=1.0, help="Of playing images to the node, for each rate that is tried."),
     threads: int = THREADS,
     compare: Path = typer.Option(None, metavar="FILE", help="The --json of an earlier run: prints ratios to it."),
     json_file: str = JSON,
     markdown: str = typer.Option(
-        None, metavar="FILE", help="Write the table as Markdown; FILE#PART replaces PART of a document; - is stdout."
+        None, metavar="FILE", help="Write the tables as Markdown; FILE#PART replaces PART of a document; - is stdout."
     ),
 ) -> None:
-    """Milliseconds of engines, array in to array out, beside the machine's own peak in the same run.
+    """Speed: engines beside the machine's own peak, and the node over DDS, by parts of its latency.
 
     Example: dsca bench --size 640x480 --json bench.json
 
-    Example: dsca bench --compare bench.json
+    Example: dsca bench --part engines --compare bench.json
     """
     from dsca_ros.engine.base import EngineError
     from dsca_ros.evaluation.bench import BenchRequest, compared, machine, measure
     from dsca_ros.evaluation.bench_report import bench_markdown, bench_tables
 
-    old = []
+    parts = part or list(PARTS)
+    if unknown := set(parts) - set(PARTS):
+        raise typer.BadParameter(f"--part is {unknown.pop()!r}; there are: {', '.join(PARTS)}")
+    old: dict[str, Any] = {}
     if compare is not None:
         try:
-            old = json.loads(compare.read_text())["engines"]
+            old = json.loads(compare.read_text())
+            old["machine"]["gflop_per_s"]
         except (OSError, ValueError, KeyError, TypeError):
             fail(f"{compare} is no --json of `dsca bench`")
     sizes = [parse_size(text) for text in size]
@@ -51,10 +61,42 @@ def bench(
     request = BenchRequest(models, scale or [], precision, engine or [], sizes, threads, runs)
     try:
         with console.status("measuring the machine") as status:
-            figures: dict[str, Any] = {"machine": machine(), "engines": list(measure(request, status.update))}
+            figures: dict[str, Any] = {"machine": machine()}
+            if "engines" in parts:
+                figures["engines"] = list(measure(request, status.update))
+            if {"node", "growth"} & set(parts):
+                figures |= _over_ros(request, parts, seconds, status.update)
     except EngineError as error:
         fail(str(error))
     write_json(figures, json_file)
     write_markdown(bench_markdown(figures), markdown)
     stream = sys.stderr if "-" in (json_file, markdown) else sys.stdout
-    Console(file=stream).print(bench_tables(figures, compared(figures["engines"], old)))
+    Console(file=stream).print(bench_tables(figures, compared(figures, old)))
+
+
+def _over_ros(request: Any, parts: list[str], seconds: float, telling: Callable[[str], None]) -> dict[str, Any]:
+    """What `dsca_ros.ros.bench` finds: the node, and how it grows."""
+    try:
+        from dsca_ros.ros.bench import NodeBenchError, measure_growth, measure_node, ros_for_bench
+    except ImportError as error:
+        fail(
+            f"the node needs ROS 2 ({error}); source your ROS, install the wheels (pip install 'dsca_ros[ros]'), "
+            "or give --part engines"
+        )
+    models, scales, engines = request.models, request.scales, request.engines
+    about: dict[str, object] = {
+        "model": models[0] if models else DEFAULT_MODEL,
+        "scale": scales[0] if scales else 2,
+        "engine": engines[0] if engines else "auto",
+        "threads": request.threads,
+    }
+    figures: dict[str, Any] = {}
+    try:
+        with ros_for_bench():
+            if "node" in parts:
+                figures["node"] = [measure_node(about, size, seconds, telling) for size in request.sizes]
+            if "growth" in parts:
+                figures["growth"] = measure_growth(about, seconds, telling)
+    except (NodeBenchError, ValueError) as error:
+        fail(str(error))
+    return figures

@@ -6,6 +6,7 @@ product and a large copy. Machines are shared and noisy; ratios within one run h
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -111,6 +112,7 @@ def machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
         "gflop_per_s": round(2 * 1536**3 / product.low / 1e6, 1),
         # Read and written.
         "gb_per_s": round(2 * source.nbytes / copy.low / 1e6, 1),
@@ -217,13 +219,17 @@ def _resident_mb() -> float:
         return 0.0
 
 
-def compared(rows: list[dict[str, Any]], old: list[dict[str, Any]]) -> list[tuple[dict[str, Any], float]]:
-    """Rows that both have, each with its milliseconds over the old ones."""
-    names = ("model", "scale", "precision", "engine", "size")
-    before = {tuple(row[name] for name in names): row.get("ms") for row in old}
+def compared(new: dict[str, Any], old: dict[str, Any]) -> list[tuple[dict[str, Any], str, float]]:
+    """Rows of engines and of the node that both runs have: the row, what is compared, and new over old."""
     found = []
-    for row in rows:
-        ms = before.get(tuple(row[name] for name in names))
-        if ms and row.get("ms"):
-            found.append((row, row["ms"] / ms))
+    for part, names, key in (
+        ("engines", ("model", "scale", "precision", "engine", "size"), "ms"),
+        ("node", ("model", "scale", "engine", "size"), "peak_hz"),
+        ("node", ("model", "scale", "engine", "size"), "first_frame_s"),
+    ):
+        before = {tuple(row[name] for name in names): row.get(key) for row in old.get(part, [])}
+        for row in new.get(part, []):
+            value = before.get(tuple(row[name] for name in names))
+            if value and row.get(key):
+                found.append((row, key, row[key] / value))
     return found

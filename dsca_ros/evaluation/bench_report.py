@@ -2,49 +2,89 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-HEADINGS = ("model", "size", "precision", "engine", "ms (10 – 90 %)", "GFLOP", "of peak", "memory MB")
+#: What can be measured.
+PARTS = ("engines", "node", "growth")
 
 
-def bench_tables(figures: dict[str, Any], ratios: list[tuple[dict[str, Any], float]]) -> Group:
-    """The machine, its engines, and what changed since an earlier run."""
-    machine = figures["machine"]
-    text = f"{machine['processor']}: {machine['gflop_per_s']} GFLOP/s in a matrix product, {machine['gb_per_s']} GB/s"
-    table = Table(title="engines: an array in, an array out", title_justify="left")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in HEADINGS[:4] else "right")
-    for row in figures["engines"]:
-        table.add_row(*_cells(row, machine["gflop_per_s"]))
-    parts: list[Any] = [Text(text + (f"; {machine['gpu']}" if machine["gpu"] else "")), table]
+@dataclass(frozen=True)
+class Columns:
+    """A table: its title, headings, of which so many are names, and rows."""
+
+    title: str
+    headings: tuple[str, ...]
+    names: int
+    rows: list[list[str]]
+
+    def for_terminal(self) -> Table:
+        """As rich draws it."""
+        table = Table(title=self.title, title_justify="left")
+        for index, heading in enumerate(self.headings):
+            table.add_column(heading, justify="left" if index < self.names else "right")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> list[str]:
+        """As lines of a document."""
+        marks = "|" + "---|" * self.names + "---:|" * (len(self.headings) - self.names)
+        rows = [self.headings, *self.rows]
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        return [f"**{self.title}**", "", lines[0], marks, *lines[1:], ""]
+
+
+def bench_tables(figures: dict[str, Any], ratios: list[tuple[dict[str, Any], str, float]]) -> Group:
+    """The machine, what was measured, and what changed since an earlier run."""
+    parts: list[Any] = [Text(machine_line(figures["machine"]))]
+    parts += [columns.for_terminal() for columns in _tables(figures)]
     if ratios:
-        changes = Table(title="milliseconds over those of before", title_justify="left")
-        for heading in ("model", "size", "engine", "ratio"):
-            changes.add_column(heading)
-        for row, ratio in ratios:
-            changes.add_row(_name(row), row["size"], row["engine"], f"{ratio:.2f}")
-        parts.append(changes)
+        rows = [[_name(row), row["size"], row["engine"], key, f"{ratio:.2f}"] for row, key, ratio in ratios]
+        headings = ("model", "size", "engine", "of", "ratio")
+        parts.append(Columns("over those of before", headings, 4, rows).for_terminal())
     return Group(*parts)
 
 
 def bench_markdown(figures: dict[str, Any]) -> str:
-    """The engines' table for a document."""
-    machine = figures["machine"]
-    lines = [f"*{machine['processor']}, {machine['gflop_per_s']} GFLOP/s in a float32 matrix product.*", ""]
-    lines += ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    lines += ["| " + " | ".join(_cells(row, machine["gflop_per_s"])) + " |" for row in figures["engines"]]
-    return "\n".join(lines) + "\n"
+    """The same for a document."""
+    lines = [f"*{machine_line(figures['machine'])}*", ""]
+    for columns in _tables(figures):
+        lines += columns.markdown()
+    return "\n".join(lines)
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """The machine in one line."""
+    text = (
+        f"{machine['processor']}, {machine['cores']} cores: {machine['gflop_per_s']} GFLOP/s in a float32 matrix "
+        f"product, {machine['gb_per_s']} GB/s in a copy"
+    )
+    return text + (f"; {machine['gpu']}" if machine["gpu"] else "")
+
+
+def _tables(figures: dict[str, Any]) -> list[Columns]:
+    tables = []
+    if "engines" in figures:
+        headings = ("model", "size", "precision", "engine", "ms (10 – 90 %)", "GFLOP", "of peak", "memory MB")
+        rows = [_engine(row, figures["machine"]["gflop_per_s"]) for row in figures["engines"]]
+        tables.append(Columns("engines: an array in, an array out", headings, 4, rows))
+    if "node" in figures:
+        tables += _node(figures["node"])
+    if "growth" in figures:
+        tables += _growth(figures["growth"])
+    return tables
 
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['model']} ×{row['scale']}"
 
 
-def _cells(row: dict[str, Any], peak: float) -> list[str]:
+def _engine(row: dict[str, Any], peak: float) -> list[str]:
     name = [_name(row), row["size"], row["precision"], row["engine"]]
     if "error" in row:
         return [*name, row["error"], "", "", ""]
@@ -56,3 +96,36 @@ def _cells(row: dict[str, Any], peak: float) -> list[str]:
     on_cpu = "CPU" in row["runs_on"]
     share = f"{100 * gflop / (row['ms'] / 1e3) / peak:.0f} %" if gflop and on_cpu else "–"
     return [*name, ms, f"{gflop:.2f}" if gflop else "–", share, f"{row['memory_mb']:.0f}"]
+
+
+def _percentiles(values: dict[str, float]) -> str:
+    return " / ".join(f"{values[name]:.1f}" for name in ("p50", "p95", "p99")) if values else "–"
+
+
+def _node(rows: list[dict[str, Any]]) -> list[Columns]:
+    first = rows[0]
+    headings = ("size", "peak Hz", f"Hz out of {first['camera_hz']:g}", "lost %", "latency ms, p50 / p95 / p99",
+                "cores", "memory MB", "first frame s", "import s")  # fmt: skip
+    whole, parts = [], []
+    for row in rows:
+        at = row["at_camera_rate"]
+        counts = [f"{row['peak_hz']:g}", f"{at['hz']:g}", f"{at['lost_pct']:g}"]
+        rest = [f"{at['cpu_cores']:g}", f"{at['memory_mb']:.0f}", f"{row['first_frame_s']:g}", f"{row['import_s']:g}"]
+        whole.append([row["size"], *counts, _percentiles(at["latency_ms"]), *rest])
+        parts.append([row["size"], *(_percentiles(values) for values in at["parts_ms"].values())])
+    title = f"node over DDS: {_name(first)}, {first['engine']}"
+    names = tuple(first["at_camera_rate"]["parts_ms"])
+    return [
+        Columns(title, headings, 1, whole),
+        Columns("parts of that latency, ms, p50 / p95 / p99", ("size", *names), 1, parts),
+    ]
+
+
+def _growth(growth: dict[str, Any]) -> list[Columns]:
+    headings = ("cameras", "size", "latency ms, p50 / p95 / p99", "cores", "memory MB a node")
+    rows = [
+        [str(row["cameras"]), row["size"], _percentiles(row["latency_ms"]), f"{row['cpu_cores']:g}",
+         f"{row['memory_mb']:.0f}"]
+        for row in growth["pixels"] + growth["cameras"]
+    ]  # fmt: skip
+    return [Columns(f"growth, {growth['hz']:g} Hz", headings, 2, rows)]

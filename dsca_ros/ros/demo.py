@@ -147,15 +147,7 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
     Raises:
         DemoError: if a process dies or no result comes.
     """
-    # The demo is its own little world: nothing of it reaches a robot on the network, or comes from it.
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the variable above
-        os.environ["ROS_LOCALHOST_ONLY"] = "1"
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    # Default buffers are made for small messages; see docs/dds.md. Fast DDS 3 renamed the variable.
-    if profile := share.find("config/fastdds.xml"):
-        for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-            os.environ.setdefault(variable, str(profile))
+    alone_on_this_machine()
     camera = {
         "width": settings.width,
         "height": settings.height,
@@ -223,6 +215,18 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
                     process.wait()
             signal.signal(signal.SIGTERM, handler)
     return monitor.run
+
+
+def alone_on_this_machine() -> None:
+    """Sets what this process and its children need to be a little world: nothing reaches a robot on the network."""
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the variable above
+        os.environ["ROS_LOCALHOST_ONLY"] = "1"
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    # Default buffers are made for small messages; see docs/dds.md. Fast DDS 3 renamed the variable.
+    if profile := share.find("config/fastdds.xml"):
+        for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
+            os.environ.setdefault(variable, str(profile))
 
 
 def _start(module: str, namespace: str, values: dict[str, object], log: Path) -> subprocess.Popen:

@@ -27,17 +27,18 @@ class FrameTimes:
     waited: float
     decode: float
     engine: float
+    encode: float
     publish: float
 
     @property
     def total(self) -> float:
         """From the callback to the last publish."""
-        return self.waited + self.decode + self.engine + self.publish
+        return self.waited + self.decode + self.engine + self.encode + self.publish
 
     @property
     def overhead(self) -> float:
         """The node's own share: everything but the engine and the wait for it."""
-        return self.decode + self.publish
+        return self.decode + self.encode + self.publish
 
 
 @dataclass

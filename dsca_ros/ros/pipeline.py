@@ -9,6 +9,7 @@ message that is published), none of the points.
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 import time
@@ -195,6 +196,7 @@ class Pipeline:
                 result, image.header, encoding, settings.compressed_format, settings.max_depth
             )
         larger = messages.encode_depth(result, image.header, encoding)
+        encoded = time.monotonic()
         # What is published together is published back to back.
         with self._publishing:
             if self._in_work is not frame:
@@ -208,7 +210,8 @@ class Pipeline:
             if cloud is not None:
                 out.points.publish(cloud)
         finished = time.monotonic()
-        times = FrameTimes(started - frame.arrived, decoded - started, inferred - decoded, finished - inferred)
+        marks = (frame.arrived, started, decoded, inferred, encoded, finished)
+        times = FrameTimes(*(end - begin for begin, end in itertools.pairwise(marks)))
         # Not through rclpy's Time: it takes no negative stamp, and cameras send what they like.
         stamp = image.header.stamp.sec + image.header.stamp.nanosec * 1e-9
         self._health.published(times, self._now() - stamp, invalid)

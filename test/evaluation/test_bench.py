@@ -25,7 +25,7 @@ ROW = {
     "gflop": 0.2,
     "memory_mb": 12.0,
 }
-MACHINE = {"processor": "a chip", "gflop_per_s": 100.0, "gb_per_s": 20.0, "gpu": None}
+MACHINE = {"processor": "a chip", "cores": 2, "gflop_per_s": 100.0, "gb_per_s": 20.0, "gpu": None}
 
 
 def request(**changes):
@@ -88,7 +88,9 @@ def test_the_machines_peaks_are_positive():
 def test_ratios_are_of_rows_that_both_runs_have():
     slower, other, failed = ROW | {"ms": 6.0}, ROW | {"size": "80x60"}, ROW | {"scale": 4, "error": "no"}
     failed.pop("ms")
-    assert compared([slower, other, failed], [ROW, ROW | {"scale": 4}]) == [(slower, 1.5)]
+    new, old = [slower, other, failed], [ROW, ROW | {"scale": 4}]
+    assert compared({"engines": new}, {"engines": old}) == [(slower, "ms", 1.5)]
+    assert compared({"engines": new}, {}) == []
 
 
 def test_the_table_tells_share_of_peak_and_errors():
@@ -99,4 +101,4 @@ def test_the_table_tells_share_of_peak_and_errors():
     assert "no driver" in text
     on_gpu = ROW | {"runs_on": "TensorRT (GPU)", "up_ms": 0.1, "engine_ms": 3.0, "down_ms": 0.2}
     assert "up 0.10, engine 3.00, down 0.20 | 0.20 | – |" in bench_markdown({"machine": MACHINE, "engines": [on_gpu]})
-    assert bench_tables(figures, [(ROW, 1.5)])
+    assert bench_tables(figures, [(ROW, "ms", 1.5)])

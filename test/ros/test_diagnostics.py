@@ -12,7 +12,7 @@ from dsca_ros.ros import diagnostics
 from dsca_ros.ros.diagnostics import FrameTimes, Health
 from dsca_ros.ros.node import DscaNode
 
-TIMES = FrameTimes(waited=0.001, decode=0.002, engine=0.010, publish=0.003)
+TIMES = FrameTimes(waited=0.001, decode=0.002, engine=0.010, encode=0.001, publish=0.002)
 KEYS = {
     "state",
     "engine",
@@ -102,7 +102,7 @@ def test_times_are_percentiles_of_recent_frames() -> None:
     health = Health(engine="ONNX Runtime", precision="fp16")
     for index in range(101):
         health.received()
-        health.published(FrameTimes(0.0, 0.001, 0.001 * index, 0.002), age=0.25, invalid=0.125)
+        health.published(FrameTimes(0.0, 0.001, 0.001 * index, 0.001, 0.001), age=0.25, invalid=0.125)
     read = values(status_of(health))
     assert set(read) >= KEYS
     assert (read["latency_p50_ms"], read["latency_p99_ms"]) == ("53.00", "102.00")
