@@ -80,7 +80,7 @@ class Pipeline:
         self.upsampler, self.settings = upsampler, settings
         self._outputs, self._infos, self._health = outputs, infos, health
         self._warn, self._now = warn, now
-        self._points: messages.PointsBuffer | None = None
+        self._points = messages.PointsBuffer()
         #: Whether the network that runs has been given a frame; a slow one is built only then.
         self.began = False
         self._next: Upsampler | None = None
@@ -234,12 +234,8 @@ class Pipeline:
             return None
         if any(info.d):
             self._warn("distorted", "camera_info has distortion: points take the depth image for rectified")
-        every = settings.points_stride
-        shape = result[::every, ::every].shape
-        if self._points is None or self._points.shape != shape:
-            self._points = messages.PointsBuffer(shape)
-        messages.to_intrinsics(info).back_project(result, self._points.points, every)
-        return self._points.message(info.header, settings.points_organized)
+        camera = messages.to_intrinsics(info)
+        return self._points.cloud(camera, result, info.header, settings.points_stride, settings.points_organized)
 
     def _reject(self, error: messages.BadMessage) -> None:
         self._health.count(f"rejected_{error.cause}")
