@@ -302,7 +302,9 @@ class DscaNode(LifecycleNode, ClosableNode):
             self.get_logger().error(f"{what}: the engine failed, {note}; meanwhile on: {engine}")
 
     def _warn(self, cause: str, text: str) -> None:
-        """Logs a warning, the same cause at most once in a while."""
+        """Logs a warning, the same cause at most once in a while; none of what fails as ROS has been shut down."""
+        if not self.context.ok():
+            return
         now = time.monotonic()
         if now - self._warned.get(cause, -WARN_PERIOD) >= WARN_PERIOD:
             self._warned[cause] = now

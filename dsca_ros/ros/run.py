@@ -40,12 +40,14 @@ def run(create: Callable[[], ClosableNode], name: str, args: list[str] | None) -
         try:
             node = create()
         except (EngineError, ValueError) as error:
-            _refuse(name, str(error))
+            if rclpy.ok():
+                _refuse(name, str(error))
+            raise
         rclpy.spin(node)
     except KeyboardInterrupt:
         pass
     except Exception:
-        # SIGTERM shuts ROS down under whatever runs just then, which fails in a way of its own.
+        # SIGTERM shuts ROS down under whatever runs just then, a start too, which fails in a way of its own.
         if rclpy.ok():
             raise
     finally:

@@ -92,6 +92,11 @@ def key(message: Image | CameraInfo | PointCloud2) -> tuple[int, int]:
     return message.header.stamp.sec, message.header.stamp.nanosec
 
 
+def as_told(kind: Parameter.Type) -> str:
+    """A type as rclpy's refusal of another names it: by its name, or from Kilted on by its number."""
+    return f"expected '{kind}'"
+
+
 class Camera:
     """Publishes what a test wants as a driver would; every frame gets a stamp of its own."""
 

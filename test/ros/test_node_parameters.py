@@ -10,7 +10,7 @@ import pytest
 from rcl_interfaces.msg import ParameterDescriptor, ParameterType
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
-from ros_graph import OUTPUTS, Graph, key, pixels
+from ros_graph import OUTPUTS, Graph, as_told, key, pixels
 
 from dsca_ros.engine.zoo import MANIFEST, find_model, list_models, models_folder
 
@@ -87,10 +87,10 @@ def test_every_parameter_is_described(graph: Graph) -> None:
         ({"max_depth": 65.5}, ["max_depth", "65"]),
         ({"max_depth": float("nan")}, ["max_depth"]),
         ({"max_depth": float("inf")}, ["max_depth"]),
-        ({"max_depth": 5}, ["DOUBLE"]),
-        ({"lazy": "no"}, ["BOOL"]),
+        ({"max_depth": 5}, [as_told(Parameter.Type.DOUBLE)]),
+        ({"lazy": "no"}, [as_told(Parameter.Type.BOOL)]),
         ({"depth_unit": 0.0}, ["depth_unit"]),
-        ({"depth_unit": 1}, ["DOUBLE"]),
+        ({"depth_unit": 1}, [as_told(Parameter.Type.DOUBLE)]),
         ({"fill_holes": "some"}, ["fill_holes is 'some'", "none, all or a number of pixels"]),
         ({"fill_holes": -1}, ["fill_holes is -1"]),
         ({"fill_holes": True}, ["fill_holes is True"]),
