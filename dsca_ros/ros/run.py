@@ -37,6 +37,8 @@ def run(create: Callable[[], ClosableNode], name: str, args: list[str] | None) -
         _refuse(name, f"cannot read the ROS arguments: {error}")
     node = None
     try:
+        # What spins the node, and first: Kilted's leaves a traceback if Ctrl-C comes while it is made.
+        rclpy.get_global_executor()
         try:
             node = create()
         except (EngineError, ValueError) as error:

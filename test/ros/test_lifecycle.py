@@ -372,6 +372,7 @@ def test_a_build_and_a_failure_of_the_engine_are_logged_when_they_happen_and_onc
 SETTLE, MEASURED = 20, 60
 
 
+@pytest.mark.once
 def test_sixty_transitions_under_load_leave_the_node_as_it_was(graph: Graph) -> None:
     process = graph.start(NODE)
     camera, listener = graph.camera, graph.listener

@@ -257,6 +257,7 @@ def test_a_bad_initial_value_ends_the_node_in_one_line(
     assert all(word in text for word in words), text
 
 
+@pytest.mark.once
 def test_a_missing_model_file_ends_the_node_in_one_line(graph: Graph, tmp_path: Path) -> None:
     folder = models_copy(tmp_path / "models")
     missing = folder / FILE
@@ -265,6 +266,7 @@ def test_a_missing_model_file_ends_the_node_in_one_line(graph: Graph, tmp_path: 
     assert str(missing) in text and "missing" in text
 
 
+@pytest.mark.once
 def test_a_truncated_model_file_ends_the_node_in_one_line(graph: Graph, tmp_path: Path) -> None:
     folder = models_copy(tmp_path / "models")
     truncated = folder / FILE
@@ -273,6 +275,7 @@ def test_a_truncated_model_file_ends_the_node_in_one_line(graph: Graph, tmp_path
     assert str(truncated) in text and "damaged" in text and "1000 bytes" in text
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("text", ["models: [1, 2]", "models: {dsca-nano: {2: {fp32: {}}}}", "a: b: c", "{"])
 def test_a_broken_manifest_ends_the_node_in_one_line(graph: Graph, tmp_path: Path, text: str) -> None:
     folder = models_copy(tmp_path / "models")

@@ -470,6 +470,7 @@ def changes(count: int) -> list[dict[str, object]]:
     return [KINDS[index % len(KINDS)] for index in range(count)]
 
 
+@pytest.mark.once
 def test_two_hundred_changes_under_load_leave_the_node_as_it_was(graph: Graph) -> None:
     # Networks are loaded in threads that end: what each leaves in an arena of its own is no leak, but looks like one.
     process = graph.start(NODE, {"MALLOC_ARENA_MAX": "1"})
