@@ -204,6 +204,7 @@ def states() -> dict[str, tuple[Health, bool]]:
         "IDLE": (running, False),
         "UNCONFIGURED": (health(lifecycle="unconfigured"), False),
         "INACTIVE": (health(lifecycle="inactive"), False),
+        "FINALIZED": (health(lifecycle="finalized"), False),
         "BUILDING": (health(Health.received, engine_state=BUILDING), True),
         "WAITING": (health(), True),
         "STALE": (running, True),
