@@ -13,6 +13,9 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 VENV_READY := $(VENV)/.ready-venv
 DEMO_READY := $(VENV)/.ready-demo
 SETUP_READY := $(VENV)/.ready-setup
+# The other distribution cannot share an environment with the first.
+KILTED := $(VENV)/kilted
+KILTED_READY := $(VENV)/.ready-kilted
 DESCRIPTION := setup.py setup.cfg pyproject.toml
 
 # .venv has its own ROS. A ROS that is sourced in this shell, or another environment's ROS wheels
@@ -27,12 +30,12 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test lint clean distclean
+.PHONY: help setup demo test test-kilted lint clean distclean
 
 help:
 	@echo 'make demo    the main job, running: synthetic camera, node and monitor; sets itself up'
 	@echo '             make demo ARGS="--seconds 20 --scale 4"'
-	@echo 'make test    every test; sets itself up'
+	@echo 'make test    every test, and the ROS tests again under ROS 2 Kilted; sets itself up'
 	@echo '             make test ARGS="-k camera_info"'
 	@echo 'make setup   that set-up alone: .venv with ROS, training and test tools'
 	@echo 'make lint    ruff and mypy'
@@ -46,8 +49,19 @@ demo: $(DEMO_READY)
 	$(VENV)/bin/dsca demo $(ARGS)
 
 test: $(SETUP_READY)
+	@echo '--- ROS 2 Jazzy: every test'
 	@# Files in turn on two cores: those of ROS measure latencies, which more at once would spoil.
 	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
+	@$(MAKE) --no-print-directory test-kilted
+
+# What ARGS select may be none of these tests: pytest's status 5.
+test-kilted: $(KILTED_READY)
+	@if [ -e $(KILTED_READY) ]; then \
+	  echo '--- ROS 2 Kilted: the ROS tests'; \
+	  $(KILTED)/bin/python -m pytest -q -n 2 --dist loadfile -o testpaths=test/ros -m 'ros and not once' $(ARGS) || [ $$? = 5 ]; \
+	else \
+	  echo "--- ROS 2 Kilted: skipped, there are no wheels of it for $$($(PY) -V)"; \
+	fi
 
 lint: $(SETUP_READY)
 	$(PY) -m ruff check .
@@ -80,6 +94,16 @@ $(SETUP_READY): $(DESCRIPTION) | $(VENV_READY)
 	$(PIP) install '$(TORCH)'
 	$(PIP) install --editable '.[ros,replay,train,dev]' '$(TORCH)'
 	@touch $(DEMO_READY) $@
+
+# Light: what a robot has, and pytest; no torch. Without wheels there is no stamp, and the tests say so.
+$(KILTED_READY): $(DESCRIPTION) | $(VENV_READY)
+	@echo 'Installing the node and ROS 2 Kilted in $(KILTED): a minute or two, once.'
+	@rm -f $@
+	$(PY) -m venv $(KILTED)
+	@log=$(KILTED)/install.log; \
+	if $(KILTED)/bin/python -m pip --disable-pip-version-check --quiet install --only-binary ros-rclpy \
+	  --editable '.[ros-kilted,test]' 2>$$log; then touch $@; \
+	elif ! grep -q 'No matching distribution found for ros-' $$log; then cat $$log >&2; exit 1; fi
 
 clean:
 	rm -rf build install log dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -66,13 +66,20 @@ setup(
             "ros-jazzy-sensor-msgs",
             "ros-jazzy-diagnostic-msgs",
         ],
+        # The next distribution, for an environment of its own: `make test` runs the ROS tests there too.
+        "ros-kilted": [
+            "ros-kilted-rclpy",
+            "ros-kilted-rmw-fastrtps-cpp",
+            "ros-kilted-sensor-msgs",
+            "ros-kilted-diagnostic-msgs",
+        ],
         # pycuda is built where it is installed, with the CUDA toolkit. On a Jetson, TensorRT is JetPack's.
         "tensorrt": ["tensorrt-rtx-cu13; platform_machine == 'x86_64'", "pycuda", "onnx"],
         "openvino": ["openvino"],
         "train": ["torch>=2.9", "safetensors", "onnx", "onnxscript"],
         "replay": ["rosbags"],
         # colcon reads this one to learn that the tests are pytest's.
-        "test": ["pytest"],
+        "test": ["pytest", "pytest-xdist"],
         "dev": [
             "pytest",
             "pytest-xdist",

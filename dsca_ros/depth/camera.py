@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dsca_ros.depth.units import to_metres_or_nan
+from dsca_ros.depth.units import is_valid, to_metres_or_nan, valid_to_metres
 
 #: Rows of an image that are worked on at once.
 ROWS = 32
+#: numpy picks by a mask run by run, by indices pixel by pixel: the former is faster for runs longer than this.
+LONG_RUN = 16
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,7 @@ class Intrinsics:
         Raises:
             ValueError: if the image is not of this camera's size.
         """
-        if depth.shape != (self.height, self.width):
-            size = f"{depth.shape[1]}x{depth.shape[0]}"
-            raise ValueError(f"depth is {size}, intrinsics are for {self.width}x{self.height}")
+        self._check_size(depth)
         depth = depth[::stride, ::stride]
         points = np.empty((*depth.shape, 3), np.float32) if out is None else out
         x, y = (ray[::stride] for ray in self.rays())
@@ -80,6 +81,45 @@ class Intrinsics:
             np.multiply(z, x, out=block[..., 0])
             np.multiply(z, y[rows, None], out=block[..., 1])
         return points
+
+    def back_project_valid(self, depth: np.ndarray, stride: int, room: Callable[[int], np.ndarray]) -> np.ndarray:
+        """The points of the valid pixels alone, in the order of the image.
+
+        Args:
+            depth: [H, W], ``uint16`` millimetres or ``float32`` metres.
+            stride: of the points, every so many per axis.
+            room: gives [n, 3] float32 to fill, for a number of points.
+
+        Returns:
+            What ``room`` gave: [n, 3] float32 metres in the optical frame.
+
+        Raises:
+            ValueError: if the image is not of this camera's size.
+        """
+        self._check_size(depth)
+        depth = depth[::stride, ::stride]
+        valid = is_valid(depth)
+        points = room(int(np.count_nonzero(valid)))
+        x, y = (ray[::stride] for ray in self.rays())
+        columns = np.tile(x, ROWS)
+        end = 0
+        for top in range(0, len(depth), ROWS):
+            rows = slice(top, top + ROWS)
+            mask = valid[rows].ravel()
+            counts = np.count_nonzero(valid[rows], axis=1)
+            begin, end = end, end + int(counts.sum())
+            long_runs = np.count_nonzero(mask[1:] != mask[:-1]) * LONG_RUN < mask.size
+            pick = mask if long_runs else np.flatnonzero(mask)
+            z, block = valid_to_metres(depth[rows].ravel()[pick]), points[begin:end]
+            block[:, 2] = z
+            np.multiply(z, columns[: mask.size][pick], out=block[:, 0])
+            np.multiply(z, np.repeat(y[rows], counts), out=block[:, 1])
+        return points
+
+    def _check_size(self, depth: np.ndarray) -> None:
+        if depth.shape != (self.height, self.width):
+            size = f"{depth.shape[1]}x{depth.shape[0]}"
+            raise ValueError(f"depth is {size}, intrinsics are for {self.width}x{self.height}")
 
 
 def scale_principal_point(c: float, scale: float) -> float:

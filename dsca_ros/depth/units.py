@@ -68,6 +68,13 @@ def to_metres_or_nan(depth: np.ndarray, out: np.ndarray | None = None) -> np.nda
     return out
 
 
+def valid_to_metres(depth: np.ndarray) -> np.ndarray:
+    """Values of either coding as float32 metres, all of them measurements: nothing is looked at, so it is faster."""
+    if depth.dtype == np.uint16:
+        return np.multiply(depth, np.float32(1.0 / MM_PER_M), dtype=np.float32)
+    return depth.astype(np.float32, copy=False)
+
+
 def to_millimetres(metres: np.ndarray) -> np.ndarray:
     """Metres as uint16 millimetres, rounded half up; 0 where invalid or beyond 65.534 m.
 

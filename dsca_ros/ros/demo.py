@@ -91,6 +91,13 @@ def _nanoseconds(message: Image | CameraInfo) -> int:
     return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
 
 
+def _profile_variable() -> str:
+    """What the Fast DDS in this process names its profile file by; its third version warns of the old name."""
+    rclpy.get_rmw_implementation_identifier()  # which loads the library
+    second = "/libfastrtps.so" in Path("/proc/self/maps").read_text()
+    return "FASTRTPS_DEFAULT_PROFILES_FILE" if second else "FASTDDS_DEFAULT_PROFILES_FILE"
+
+
 class Monitor(Node):
     """Sees what a user of the node sees: the camera's topics and the result's."""
 
@@ -223,10 +230,9 @@ def alone_on_this_machine() -> None:
     if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the variable above
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
-    # Default buffers are made for small messages; see docs/dds.md. Fast DDS 3 renamed the variable.
+    # Default buffers are made for small messages; see docs/dds.md.
     if profile := share.find("config/fastdds.xml"):
-        for variable in ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-            os.environ.setdefault(variable, str(profile))
+        os.environ.setdefault(_profile_variable(), str(profile))
 
 
 def _start(module: str, namespace: str, values: dict[str, object], log: Path) -> subprocess.Popen:

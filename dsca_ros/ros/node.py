@@ -121,7 +121,6 @@ class DscaNode(LifecycleNode, ClosableNode):
         self.pipeline = Pipeline(
             *(upsampler, self.settings, self._outputs, self.infos, self.health, self._warn),
             now=lambda: self.get_clock().now().nanoseconds * 1e-9,
-            alive=self.context.ok,
         )
         self._tell_engine()
         return SUCCESS
@@ -303,7 +302,9 @@ class DscaNode(LifecycleNode, ClosableNode):
             self.get_logger().error(f"{what}: the engine failed, {note}; meanwhile on: {engine}")
 
     def _warn(self, cause: str, text: str) -> None:
-        """Logs a warning, the same cause at most once in a while."""
+        """Logs a warning, the same cause at most once in a while; none of what fails as ROS has been shut down."""
+        if not self.context.ok():
+            return
         now = time.monotonic()
         if now - self._warned.get(cause, -WARN_PERIOD) >= WARN_PERIOD:
             self._warned[cause] = now

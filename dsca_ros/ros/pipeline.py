@@ -66,7 +66,6 @@ class Pipeline:
         health: told of everything.
         warn: logs a warning; of a cause and a text.
         now: the node's clock, seconds.
-        alive: whether ROS runs; a signal ends it before it ends the node, and what fails then is no error.
     """
 
     def __init__(
@@ -78,12 +77,11 @@ class Pipeline:
         health: Health,
         warn: Callable[[str, str], None],
         now: Callable[[], float],
-        alive: Callable[[], bool],
     ) -> None:
         self.upsampler, self.settings = upsampler, settings
         self._outputs, self._infos, self._health = outputs, infos, health
-        self._warn, self._now, self._alive = warn, now, alive
-        self._points: messages.PointsBuffer | None = None
+        self._warn, self._now = warn, now
+        self._points = messages.PointsBuffer()
         #: Whether the network that runs has been given a frame; a slow one is built only then.
         self.began = False
         self._next: Upsampler | None = None
@@ -161,7 +159,7 @@ class Pipeline:
         except EngineNotReady:
             self._health.count("dropped_building")  # the log tells of the build
         except Exception as error:  # whatever an engine raises: the next frame gets its chance
-            if not self._stopping and self._alive():
+            if not self._stopping:
                 self._health.failed(f"{type(error).__name__}: {error}")
                 self._warn("engine_error", f"frame lost, {type(error).__name__}: {error}")
 
@@ -239,12 +237,8 @@ class Pipeline:
             return None
         if any(info.d):
             self._warn("distorted", "camera_info has distortion: points take the depth image for rectified")
-        every = settings.points_stride
-        shape = result[::every, ::every].shape
-        if self._points is None or self._points.shape != shape:
-            self._points = messages.PointsBuffer(shape)
-        messages.to_intrinsics(info).back_project(result, self._points.points, every)
-        return self._points.message(info.header, settings.points_organized)
+        camera = messages.to_intrinsics(info)
+        return self._points.cloud(camera, result, info.header, settings.points_stride, settings.points_organized)
 
     def _reject(self, error: messages.BadMessage) -> None:
         self._health.count(f"rejected_{error.cause}")

@@ -37,15 +37,19 @@ def run(create: Callable[[], ClosableNode], name: str, args: list[str] | None) -
         _refuse(name, f"cannot read the ROS arguments: {error}")
     node = None
     try:
+        # What spins the node, and first: Kilted's leaves a traceback if Ctrl-C comes while it is made.
+        rclpy.get_global_executor()
         try:
             node = create()
         except (EngineError, ValueError) as error:
-            _refuse(name, str(error))
+            if rclpy.ok():
+                _refuse(name, str(error))
+            raise
         rclpy.spin(node)
     except KeyboardInterrupt:
         pass
     except Exception:
-        # SIGTERM shuts ROS down under whatever runs just then, which fails in a way of its own.
+        # SIGTERM shuts ROS down under whatever runs just then, a start too, which fails in a way of its own.
         if rclpy.ok():
             raise
     finally:

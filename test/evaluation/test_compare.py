@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+pytest.importorskip("torch")
+
 from dsca_ros.depth import units
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.resample import METHODS

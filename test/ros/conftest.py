@@ -16,6 +16,13 @@ from ros_graph import Graph, Process
 from dsca_ros.upsampler import Upsampler
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of this folder are run under every distribution."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("ros")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ros_log_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Log files of this process and its children go to a folder of pytest's."""

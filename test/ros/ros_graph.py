@@ -20,7 +20,7 @@ from rcl_interfaces.msg import Log
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
@@ -92,6 +92,11 @@ def key(message: Image | CameraInfo | PointCloud2) -> tuple[int, int]:
     return message.header.stamp.sec, message.header.stamp.nanosec
 
 
+def as_told(kind: Parameter.Type) -> str:
+    """A type as rclpy's refusal of another names it: by its name, or from Kilted on by its number."""
+    return f"expected '{kind}'"
+
+
 class Camera:
     """Publishes what a test wants as a driver would; every frame gets a stamp of its own."""
 
@@ -144,7 +149,9 @@ class Listener:
         self.status: list[DiagnosticStatus] = []
         self.logs: list[Log] = []
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        node.create_subscription(Log, "/rosout", self._on_log, 1000)
+        # As rqt_console does, so that what was logged before the two ends met comes too.
+        late = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        node.create_subscription(Log, "/rosout", self._on_log, late)
 
     def subscribe(self, *topics: str, qos: QoSProfile | int = 10) -> list[rclpy.subscription.Subscription]:
         """Starts to listen to some of the node's `OUTPUTS`."""

@@ -100,6 +100,7 @@ def assert_figures(figures: dict[str, object]) -> None:
         assert row["rmse_mm"] >= row["mae_mm"] > 0, method
 
 
+@pytest.mark.once
 def test_the_demo_reports_and_draws(demo: Callable[..., Demo], tmp_path: Path) -> None:
     picture = tmp_path / "new folder" / "demo.png"
     options = ["--seconds", "3", "--rate", "5", "--size", "160x120", "--json", "-"]
@@ -115,6 +116,7 @@ def test_the_demo_reports_and_draws(demo: Callable[..., Demo], tmp_path: Path) -
     assert not run.has_left_something()
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("one_core")
 def test_a_rate_that_falls_short_fails_with_the_figures(demo: Callable[..., Demo], tmp_path: Path) -> None:
     target, picture = tmp_path / "figures.json", tmp_path / "demo.png"
@@ -157,6 +159,7 @@ def test_what_cannot_be_run_is_said_in_one_line(
     assert not run.has_left_something()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("processes", [1, 3])
 def test_a_demo_that_is_ended_takes_its_processes_along(

@@ -27,6 +27,8 @@ from dsca_ros.engine.zoo import ModelFile
 from dsca_ros.ros import diagnostics
 from dsca_ros.upsampler import Upsampler
 
+pytestmark = pytest.mark.once
+
 IMAGE = OUTPUTS[0]
 NODE = "dsca_ros.ros.node"
 #: What the stand-in makes of every pixel, by dtype: farther than any other engine takes for valid.

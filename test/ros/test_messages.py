@@ -298,16 +298,16 @@ def test_intrinsics_survive_the_way_through_a_message() -> None:
 # --- points -------------------------------------------------------------------------------------
 
 
-def cloud_message(points: np.ndarray, organized: bool = True) -> PointCloud2:
-    buffer = messages.PointsBuffer(points.shape[:2])
-    buffer.points[...] = points
-    return buffer.message(HEADER, organized)
+def cloud_message(depth: np.ndarray, **options: object) -> PointCloud2:
+    """The cloud of a camera whose pixels are a metre wide at a metre."""
+    camera = Intrinsics(depth.shape[1], depth.shape[0], 1.0, 1.0, 0.0, 0.0)
+    return messages.PointsBuffer().cloud(camera, depth, HEADER, **options)
 
 
 def test_points_are_an_organised_cloud() -> None:
-    points = np.arange(2 * 4 * 3, dtype=np.float32).reshape(2, 4, 3)
-    points[1, 2] = np.nan
-    cloud = cloud_message(points)
+    depth = np.arange(1, 9, dtype=np.float32).reshape(2, 4)
+    depth[1, 2] = 0
+    cloud = cloud_message(depth)
     assert cloud.header == HEADER
     assert (cloud.height, cloud.width, cloud.point_step, cloud.row_step) == (2, 4, 12, 48)
     layout = [(field.name, field.offset, field.datatype, field.count) for field in cloud.fields]
@@ -317,20 +317,49 @@ def test_points_are_an_organised_cloud() -> None:
     assert isinstance(cloud.data, array) and cloud.data.typecode == "B"
     record = np.dtype({"names": "xyz", "formats": ["=f4"] * 3, "offsets": [0, 4, 8], "itemsize": 12})
     read = np.frombuffer(cloud.data, record).reshape(2, 4)
-    for i, name in enumerate("xyz"):
-        np.testing.assert_array_equal(read[name], points[..., i])
+    z = np.where(depth > 0, depth, np.nan)
+    for name, expected in {"x": z * np.arange(4), "y": z * np.arange(2)[:, None], "z": z}.items():
+        np.testing.assert_array_equal(read[name], expected)
 
 
 def test_points_are_read_back_by_sensor_msgs_py() -> None:
     point_cloud2 = pytest.importorskip(
         "sensor_msgs_py.point_cloud2", reason="sensor_msgs_py comes with a ROS installation only"
     )
-    points = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
-    points[2, 1] = np.nan
-    cloud = cloud_message(points)
+    depth = np.random.default_rng(0).uniform(1, 5, (3, 5)).astype(np.float32)
+    depth[2, 1] = 0
+    cloud = cloud_message(depth)
     read = point_cloud2.read_points_numpy(cloud, field_names=("x", "y", "z"))
-    np.testing.assert_array_equal(read.reshape(3, 5, 3), points)
+    np.testing.assert_array_equal(read.reshape(3, 5, 3), Intrinsics(5, 3, 1.0, 1.0, 0.0, 0.0).back_project(depth))
     assert len(point_cloud2.read_points_numpy(cloud, skip_nans=True)) == 14
+
+
+@pytest.mark.parametrize("holes", [0.0, 0.02, 0.3, 1.0])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_points_that_are_not_organised_are_the_valid_ones_in_order(dtype: type, holes: float) -> None:
+    rng = np.random.default_rng(0)
+    depth = rng.integers(1, 60, (75, 53)).astype(dtype)
+    depth[rng.random(depth.shape) < holes] = 0
+    depth[rng.random(depth.shape) < holes] = 65535 if dtype == np.uint16 else np.nan
+    buffer, camera = messages.PointsBuffer(), Intrinsics(53, 75, 40.0, 41.0, 22.3, 31.7)
+    for stride in (1, 3):  # one memory for clouds of several sizes
+        expected = xyz(buffer.cloud(camera, depth, HEADER, stride)).reshape(-1, 3)
+        expected = expected[np.isfinite(expected[:, 2])].copy()
+        cloud = buffer.cloud(camera, depth, HEADER, stride, organized=False)
+        assert (cloud.height, cloud.width, cloud.is_dense) == (1, len(expected), True)
+        assert (cloud.row_step, len(cloud.data)) == (12 * len(expected), 12 * len(expected))
+        np.testing.assert_array_equal(xyz(cloud)[0], expected)
+
+
+def test_large_messages_carry_their_array_uncopied() -> None:
+    buffer = messages.PointsBuffer()
+    first = buffer.cloud(Intrinsics(4, 3, 1.0, 1.0, 0.0, 0.0), np.ones((3, 4), np.float32), HEADER)
+    second = buffer.cloud(Intrinsics(4, 3, 1.0, 1.0, 0.0, 0.0), np.ones((3, 4), np.float32), HEADER)
+    assert first.data is second.data
+    data = array("B", bytes(24))
+    image = messages.encode_depth(np.ones((3, 4), np.uint16), HEADER, "16UC1")
+    image.data = data
+    assert image.data is data
 
 
 #: A slanted plane: |normal · point - offset| is a point's distance from it, metres.
@@ -354,8 +383,7 @@ PLANE_CAMERA = Intrinsics(64, 48, 70.0, 72.0, 30.3, 25.1)
 
 def cloud_of(depth: np.ndarray, info: CameraInfo) -> np.ndarray:
     """The node's way from a depth image to points."""
-    points = messages.to_intrinsics(info).back_project(depth.astype(np.float32))
-    return xyz(cloud_message(points))
+    return xyz(messages.PointsBuffer().cloud(messages.to_intrinsics(info), depth.astype(np.float32), HEADER))
 
 
 @pytest.mark.parametrize("s", [2, 4, 8])

@@ -183,8 +183,8 @@ def test_a_node_that_is_not_lazy_works_for_nobody(graph: Graph) -> None:
 
 def test_no_points_while_they_are_off_or_nobody_listens(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    real = messages.PointsBuffer.message
-    monkeypatch.setattr(messages.PointsBuffer, "message", lambda *a: made.append(a) or real(*a))
+    real = messages.PointsBuffer.cloud
+    monkeypatch.setattr(messages.PointsBuffer, "cloud", lambda *a: made.append(a) or real(*a))
     node = graph.start_node(publish_points=False)
     graph.connect()
     image = graph.camera.image()
@@ -197,7 +197,7 @@ def test_no_points_while_they_are_off_or_nobody_listens(graph: Graph, monkeypatc
 
 
 def test_no_points_are_computed_without_a_listener(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messages, "PointsBuffer", lambda *_: pytest.fail("points for nobody"))
+    monkeypatch.setattr(messages.PointsBuffer, "cloud", lambda *_: pytest.fail("points for nobody"))
     graph.start_node()
     graph.connect(IMAGE, INFO)
     graph.good_frame()

@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 from ros_graph import OUTPUTS, Graph, key, scene
 
 FRAMES, SETTLED = 2000, 500
@@ -17,6 +18,7 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.once
 def test_memory_is_flat_over_two_thousand_frames(graph: Graph) -> None:
     process = graph.start("dsca_ros.ros.node")
     graph.listener.subscribe(*OUTPUTS)

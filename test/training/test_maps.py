@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytest.importorskip("torch")
+
 from dsca_ros.depth.imresize import imresize, to_uint8
 from dsca_ros.depth.levels import NOISE
 from dsca_ros.evaluation.benchmark import load_maps

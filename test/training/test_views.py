@@ -4,6 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("torch")
+
 from dsca_ros.depth.fidelity import block_mean, decimate
 from dsca_ros.depth.scenes import KINDS
 from dsca_ros.depth.sensors import IdealSensor
