@@ -32,6 +32,10 @@ def bench(
     threads: int = THREADS,
     compare: Path = typer.Option(None, metavar="FILE", help="The --json of an earlier run: prints ratios to it."),
     json_file: str = JSON,
+    chart: Path = typer.Option(None, metavar="FILE.png", help="Draw truth against milliseconds; needs --fidelity."),
+    fidelity: Path = typer.Option(
+        None, metavar="FILE", help="The --json of `dsca evaluate --fidelity`, for the chart."
+    ),
     markdown: str = typer.Option(
         None, metavar="FILE", help="Write the tables as Markdown; FILE#PART replaces PART of a document; - is stdout."
     ),
@@ -43,19 +47,16 @@ def bench(
     Example: dsca bench --part engines --compare bench.json
     """
     from dsca_ros.engine.base import EngineError
-    from dsca_ros.evaluation.bench import BenchRequest, compared, machine, measure
+    from dsca_ros.evaluation.bench import BenchRequest, compared, machine, measure, measure_peers
     from dsca_ros.evaluation.bench_report import bench_markdown, bench_tables
 
     parts = part or list(PARTS)
     if unknown := set(parts) - set(PARTS):
         raise typer.BadParameter(f"--part is {unknown.pop()!r}; there are: {', '.join(PARTS)}")
-    old: dict[str, Any] = {}
-    if compare is not None:
-        try:
-            old = json.loads(compare.read_text())
-            old["machine"]["gflop_per_s"]
-        except (OSError, ValueError, KeyError, TypeError):
-            fail(f"{compare} is no --json of `dsca bench`")
+    if chart is not None and (fidelity is None or "engines" not in parts):
+        raise typer.BadParameter("--chart is drawn of engines, and needs --fidelity, a --json of `dsca evaluate`")
+    old = _read(compare, "machine", "`dsca bench`")
+    truth = _read(fidelity, "sets", "`dsca evaluate --fidelity`")
     sizes = [parse_size(text) for text in size]
     models = [] if "all" in model else model
     request = BenchRequest(models, scale or [], precision, engine or [], sizes, threads, runs)
@@ -63,15 +64,39 @@ def bench(
         with console.status("measuring the machine") as status:
             figures: dict[str, Any] = {"machine": machine()}
             if "engines" in parts:
-                figures["engines"] = list(measure(request, status.update))
+                figures["engines"] = [*measure(request, status.update), *measure_peers(request, status.update)]
             if {"node", "growth"} & set(parts):
                 figures |= _over_ros(request, parts, seconds, status.update)
     except EngineError as error:
         fail(str(error))
     write_json(figures, json_file)
     write_markdown(bench_markdown(figures), markdown)
+    if chart is not None:
+        _draw(figures, truth, sizes[0], chart)
     stream = sys.stderr if "-" in (json_file, markdown) else sys.stdout
     Console(file=stream).print(bench_tables(figures, compared(figures, old)))
+
+
+def _read(path: Path | None, key: str, command: str) -> dict[str, Any]:
+    """The figures of an earlier command; none where no file is named."""
+    if path is None:
+        return {}
+    try:
+        figures = json.loads(path.read_text())
+        figures[key][0 if isinstance(figures[key], list) else "processor"]
+    except (OSError, ValueError, LookupError, TypeError):
+        fail(f"{path} is no --json of {command}")
+    return figures
+
+
+def _draw(figures: dict[str, Any], truth: dict[str, Any], size: tuple[int, int], chart: Path) -> None:
+    from dsca_ros.evaluation.bench_chart import draw_chart
+
+    try:
+        draw_chart(figures, truth, f"{size[0]}x{size[1]}", chart)
+    except OSError as error:
+        fail(f"cannot write {chart}: {error.strerror}")
+    console.print(f"picture: {chart}", highlight=False, soft_wrap=True)
 
 
 def _over_ros(request: Any, parts: list[str], seconds: float, telling: Callable[[str], None]) -> dict[str, Any]:

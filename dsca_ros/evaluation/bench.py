@@ -6,16 +6,20 @@ product and a large copy. Machines are shared and noisy; ratios within one run h
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 
 from dsca_ros.depth.camera import Intrinsics
+from dsca_ros.depth.resample import METHODS
 from dsca_ros.depth.synthetic import DEFAULT_FOV, SyntheticStream
 from dsca_ros.depth.units import to_millimetres
 from dsca_ros.engine.base import EngineError
@@ -145,6 +149,31 @@ def measure(request: BenchRequest, telling: Callable[[str], None]) -> Iterator[d
         except EngineError as error:
             row["error"] = str(error)
         yield row
+
+
+def measure_peers(request: BenchRequest, telling: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """What else enlarges depth: the careful ways that the network is held against, and OpenCV's bicubic as it comes.
+
+    For every scale and size of the request; rows like those of `measure`, the method as ``model``.
+    """
+
+    def opencv(depth: np.ndarray, scale: int) -> np.ndarray:
+        return cv2.resize(depth, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+    cv2.setNumThreads(request.threads)
+    peers = [(name, "numpy", enlarge) for name, enlarge in METHODS.items()] + [("bicubic", "OpenCV", opencv)]
+    for (name, engine, enlarge), scale, (width, height) in itertools.product(
+        peers, sorted({file.scale for _, file, _ in request.rows()}), request.sizes
+    ):
+        telling(f"{name} x{scale} {width}x{height}")
+        stream = SyntheticStream(Intrinsics.from_fov(width, height, DEFAULT_FOV), "stereo", 1)
+        depth = stream.measured(0)
+        spread = Spread.of(seconds := timed(partial(enlarge, depth, scale), request.runs))
+        yield {
+            **{"model": name, "scale": scale, "precision": "fp32", "engine": engine, "size": f"{width}x{height}"},
+            **{"runs_on": f"{engine} (CPU)", "ms": spread.median, "ms_p10": spread.low, "ms_p90": spread.high},
+            **{"runs": len(seconds), "gflop": None, "memory_mb": 0.0},
+        }
 
 
 def _measure_one(engine: str, file: ModelFile, shape: tuple[int, int], request: BenchRequest) -> dict[str, Any]:

@@ -68,7 +68,8 @@ class Blend(nn.Module):
                 dy, dx = divmod(tap, 3)
                 picks[index, place, 0, a + dy, b + dx] = 1.0
                 support[place, 0, a + dy, b + dx] = weights[of, tap]
-        self.register_buffer("picks", picks, persistent=False)
+        # One after the other: torch's channels_last takes four dimensions.
+        self.register_buffer("picks", picks.flatten(0, 1), persistent=False)
         self.register_buffer("support", support, persistent=False)
         start = (start + FAINT) / (1.0 + 2.0 * FAINT)
         #: Logits with which the result is that of bilinear interpolation, nearly.
@@ -103,11 +104,12 @@ class Blend(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """As `forward`, not laid out yet: both [B, outputs, H / unshuffle, W / unshuffle]."""
         u = self.unshuffle
-        around = [F.conv2d(values, pick, stride=u, padding=1) for pick in self.picks]
-        least = LEAST * self.picks.sum(dim=0)
+        picks = self.picks.split(self.outputs)
+        around = [F.conv2d(values, pick, stride=u, padding=1) for pick in picks]
+        least = LEAST * torch.stack(picks).sum(dim=0)
         total = F.conv2d(valid, least, stride=u, padding=1)
         summed = F.conv2d(values, least, stride=u, padding=1)
-        for pick, tap, logit in zip(self.picks, around, logits):
+        for pick, tap, logit in zip(picks, around, logits):
             weight = torch.sigmoid(logit)
             total = total + weight * F.conv2d(valid, pick, stride=u, padding=1)
             summed = summed + weight * tap

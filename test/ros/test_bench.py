@@ -39,7 +39,7 @@ def test_two_nodes_answer_every_image_and_tell_where_the_time_went(use_tiny_mode
 
 
 def test_a_node_that_cannot_start_is_told(use_tiny_models, ros):
-    with pytest.raises(NodeBenchError, match="the node stopped: .*huge"):
+    with pytest.raises(NodeBenchError, match=r"the node stopped: .*huge"):
         NodeBench(FASTEST | {"model": "huge"}, (32, 24))
 
 
