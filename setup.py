@@ -69,7 +69,9 @@ setup(
         # pycuda is built where it is installed, with the CUDA toolkit. On a Jetson, TensorRT is JetPack's.
         "tensorrt": ["tensorrt-rtx-cu13; platform_machine == 'x86_64'", "pycuda", "onnx"],
         "train": ["torch>=2.9", "safetensors", "onnx", "onnxscript"],
-        "replay": ["rosbags"],
+        # The first that holds chunks to their checksums.
+        "replay": ["rosbags>=0.11.9"],
+        "dask": ["distributed"],
         # colcon reads this one to learn that the tests are pytest's.
         "test": ["pytest"],
         "dev": [

@@ -39,7 +39,8 @@ def replay(
     format: str = typer.Option("mcap", help="mcap or sqlite3."),
     compress: str = typer.Option("none", help="none or zstd."),
     preview: Path | None = typer.Option(None, metavar="FILE.mp4", help="A video of input beside result; of one bag."),
-    jobs: int = typer.Option(1, min=1, help="Bags at a time, each in a process of its own."),
+    jobs: int = typer.Option(1, min=1, help="Bags at a time, each in a process of its own (needs dask)."),
+    scheduler: str = typer.Option("", metavar="ADDRESS", help="Run on this Dask cluster, such as tcp://host:8786."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Tell what would be done, and write nothing."),
     resume: bool = typer.Option(False, "--resume", help="Go on with what was interrupted."),
     force: bool = typer.Option(False, "--force", help="Replace outputs that exist."),
@@ -53,7 +54,8 @@ def replay(
     """
     try:
         from dsca_ros.replay.errors import Interrupted, ReplayError
-        from dsca_ros.replay.many import find_jobs, interruptible
+        from dsca_ros.replay.interrupt import interruptible
+        from dsca_ros.replay.many import find_jobs
         from dsca_ros.replay.settings import COMPRESSIONS, FORMATS, ReplaySettings
     except ImportError as error:
         fail(MISSING.format(error))
@@ -77,8 +79,8 @@ def replay(
         if dry_run:
             _dry_run(found, settings, json_file)
             return
-        interruptible()
-        reports = _run(found, settings, jobs, force, resume)
+        with interruptible():
+            reports = _run(found, settings, jobs, force, resume, scheduler)
     except ReplayError as error:
         fail(str(error))
     except Interrupted:
@@ -95,13 +97,19 @@ def replay(
         raise typer.Exit(1)
 
 
+def lost(messages: int, size: int, problem: str) -> str:
+    """What of a bag could not be read, for people."""
+    many = f"{messages} messages" if messages else "an unknown number of messages"
+    return f"{many} lost{f', {size} bytes' if size else ''} ({problem})"
+
+
 def _loss(report: Report) -> str:
-    lost = f"{report.lost_messages} messages" if report.lost_messages else "an unknown number of messages"
-    amount = f", {report.lost_bytes} bytes" if report.lost_bytes else ""
-    return f"{lost} lost{amount} ({report.problem})"
+    return lost(report.lost_messages, report.lost_bytes, report.problem)
 
 
-def _run(found: list[Job], settings: ReplaySettings, jobs: int, force: bool, resume: bool) -> list[Report]:
+def _run(
+    found: list[Job], settings: ReplaySettings, jobs: int, force: bool, resume: bool, scheduler: str
+) -> list[Report]:
     """All bags, with a bar for each that runs."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -119,7 +127,7 @@ def _run(found: list[Job], settings: ReplaySettings, jobs: int, force: bool, res
                 bars[number] = progress.add_task(name, total=1.0, note="")
             progress.update(bars[number], completed=share, note=f"{frames} frames, {rate:.1f} Hz")  # type: ignore[arg-type]
 
-        return run_jobs(found, settings, jobs, force, resume, told)
+        return run_jobs(found, settings, jobs, force, resume, told, scheduler)
 
 
 def _dry_run(found: list[Job], settings: ReplaySettings, json_file: str | None) -> None:

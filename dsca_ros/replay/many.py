@@ -1,18 +1,10 @@
-"""Many bags: which they are, where each goes, and one process for each of several at a time."""
+"""Many bags: which they are, where each goes, and one after the other or several at a time."""
 
 from __future__ import annotations
 
-import contextlib
 import glob
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NoReturn
 
 from dsca_ros.engine.base import EngineError
 from dsca_ros.replay.bags import SUFFIXES, is_bag
@@ -24,8 +16,7 @@ from dsca_ros.replay.settings import ReplaySettings, Report
 Job = tuple[Path, Path]
 #: Told of progress: which job, share of its bag, results so far, results a second.
 Told = Callable[[int, float, int, float], None]
-#: How long processes get to end when asked to, seconds.
-END_WITHIN = 10.0
+MISSING = "several bags at a time need dask ({}); remedy: pip install 'dsca_ros[dask]', or leave out --jobs"
 
 
 def find_jobs(inputs: Sequence[str], output: Path) -> list[Job]:
@@ -92,115 +83,51 @@ def run_jobs(
     force: bool,
     resume: bool,
     told: Told,
+    scheduler: str = "",
 ) -> list[Report]:
     """Replays every bag; one that fails does not keep the others from it.
 
     Args:
         jobs: as `find_jobs` gives them.
         settings: the same for all.
-        at_once: bags at a time, each in a process of its own where there are several.
+        at_once: bags at a time; several are tasks of a Dask cluster on this machine.
         force: replace outputs.
         resume: go on with what was interrupted.
         told: called with progress.
+        scheduler: address of a Dask cluster that runs all of them instead.
 
     Returns:
         A report a job, in their order; ``error`` tells why one failed.
 
     Raises:
+        ReplayError: if there is no such cluster.
         Interrupted: at Ctrl-C or SIGTERM, where the caller turns them into it.
     """
-    if at_once <= 1 or len(jobs) <= 1:
-        return [_try(job, settings, force, resume, _of(number, told)) for number, job in enumerate(jobs)]
-    if not settings.threads:
-        # Results are the same with any number of threads.
-        settings = replace(settings, threads=max(1, len(os.sched_getaffinity(0)) // at_once))
-    return _in_processes(jobs, settings, at_once, force, resume, told)
+    if not scheduler and (at_once <= 1 or len(jobs) <= 1):
+        return [replay_one(job, settings, force, resume, _of(number, told)) for number, job in enumerate(jobs)]
+    try:
+        from dsca_ros.replay.cluster import replay_on_cluster
+    except ImportError as error:
+        raise ReplayError(MISSING.format(error)) from None
+    where = scheduler or min(at_once, len(jobs))
+    return replay_on_cluster(replay_one, jobs, settings, where, force, resume, told)
 
 
 def _of(number: int, told: Told) -> Callable[[float, int, float], None]:
     return lambda share, frames, rate: told(number, share, frames, rate)
 
 
-def _try(
+def replay_one(
     job: Job, settings: ReplaySettings, force: bool, resume: bool, progress: Callable[[float, int, float], None]
 ) -> Report:
+    """Replays a bag; how it failed is told in the report."""
     source, target = job
     try:
         return replay_bag(source, target, settings, force, resume, progress)
     except (ReplayError, EngineError) as error:
-        return Report(str(source), str(target), error=" ".join(str(error).split()))
-
-
-def _in_processes(
-    jobs: Sequence[Job], settings: ReplaySettings, at_once: int, force: bool, resume: bool, told: Told
-) -> list[Report]:
-    # Spawned, not forked: engines and their threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    reports: dict[int, Report] = {}
-    running: dict[Connection, tuple[int, BaseProcess]] = {}
-    waiting = list(enumerate(jobs))
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                number, job = waiting.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(theirs, job, settings, force, resume))
-                process.start()
-                theirs.close()
-                running[ours] = number, process
-            for ready in wait(list(running)):
-                assert isinstance(ready, Connection)
-                number, ended = running[ready]
-                try:
-                    said = ready.recv()
-                except EOFError:
-                    ended.join()
-                    del running[ready]
-                    if number not in reports:
-                        why = f"its process ended with status {ended.exitcode}"
-                        reports[number] = Report(str(jobs[number][0]), str(jobs[number][1]), error=why)
-                    continue
-                if isinstance(said, Report):
-                    reports[number] = said
-                else:
-                    told(number, *said)
-    finally:
-        for _, child in running.values():
-            child.terminate()
-        for _, child in running.values():
-            child.join(END_WITHIN)
-            if child.is_alive():
-                child.kill()
-    return [reports[number] for number in range(len(jobs))]
-
-
-def _work(pipe: Connection, job: Job, settings: ReplaySettings, force: bool, resume: bool) -> None:
-    """A process: one bag."""
-    parent = os.getppid()
-    interruptible()
-
-    def progress(share: float, frames: int, rate: float) -> None:
-        if os.getppid() != parent:  # it was killed, and cannot tell us
-            raise Interrupted
-        with contextlib.suppress(BrokenPipeError):
-            pipe.send((share, frames, rate))
-
-    try:
-        report = _try(job, settings, force, resume, progress)
-        with contextlib.suppress(BrokenPipeError):
-            pipe.send(report)
+        text = str(error)
     except Interrupted:
-        os._exit(1)
-
-
-def interruptible() -> None:
-    """Makes Ctrl-C and SIGTERM raise `Interrupted` in the main thread."""
-
-    def interrupt(number: int, frame: object) -> NoReturn:
-        # A second one must not cut the cleaning up short.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Interrupted
-
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
+        raise
+    except Exception as error:  # whatever it is: the other bags are done
+        text = f"{type(error).__name__}: {error}"
+    return Report(str(source), str(target), error=" ".join(text.split()))

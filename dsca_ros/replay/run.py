@@ -287,4 +287,3 @@ def plan_bag(source: Path, final: Path, settings: ReplaySettings) -> tuple[Repor
         loss = bag.loss
         report.lost_messages, report.lost_bytes, report.problem = loss.messages, loss.bytes, loss.problem
         return report, sum(camera.image.total for camera in replay.plan.cameras)
-

@@ -65,7 +65,7 @@ def test_a_damaged_chunk_in_the_middle_costs_its_messages_only(tmp_path, setting
     inside = [t for t in all_times() if chunk.start_time <= t <= chunk.end_time]
     there = times(tmp_path / "out")
     assert set(all_times()) - set(there) <= set(inside)
-    assert 0 < len(set(all_times()) - set(there))
+    assert set(all_times()) - set(there)
     assert there == sorted(set(there))
     assert report.lost_messages == sum(count for _, count in chunk.indexes.values())
     assert report.failed
@@ -78,7 +78,7 @@ def test_a_missing_index_is_not_needed(tmp_path, settings, fast):
     (folder / "metadata.yaml").unlink()
     report = replay_bag(folder, tmp_path / "out", settings)
     assert times(tmp_path / "out") == all_times()
-    assert report.failed and "magic" in report.problem or "metadata" in report.problem
+    assert report.failed and ("magic" in report.problem or "metadata" in report.problem)
 
 
 def test_messages_outside_chunks_are_read(tmp_path, settings, fast):
@@ -249,7 +249,7 @@ def test_a_full_disk_keeps_what_is_done_and_goes_on(tmp_path, settings, fast, mo
             put(self, part)
 
     monkeypatch.setattr(McapStorage, "_put", full)
-    with pytest.raises(ReplayError, match="no room left .* --resume"):
+    with pytest.raises(ReplayError, match=r"no room left .* --resume"):
         replay_bag(source, tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
     monkeypatch.setattr(McapStorage, "_put", put)

@@ -150,7 +150,7 @@ def test_killed_between_finishing_and_renaming(tmp_path, settings, count_frames)
 def test_it_goes_on_with_the_same_settings_and_input_only(tmp_path, settings):
     source = bags.make_bag(tmp_path / "in")
     interrupt(tmp_path, source, settings)
-    with pytest.raises(ReplayError, match="another .*scale"):
+    with pytest.raises(ReplayError, match=r"another .*scale"):
         replay_bag(source, tmp_path / "out", replace(settings, scale=4), resume=True)
     os.utime(source / "in.mcap", (1, 1))
     with pytest.raises(ReplayError, match="another input"):
