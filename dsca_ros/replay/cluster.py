@@ -101,22 +101,22 @@ def _connected(scheduler: str | int) -> Iterator[Client]:
             yield client
         return
     once = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1.0}
-    with tempfile.TemporaryDirectory(prefix="dsca-replay-", ignore_cleanup_errors=True) as scratch:
-        with (
-            dask.config.set(once),
-            # Processes of one thread each, no web page, and no limit on memory: a replay keeps its own.
-            LocalCluster(
-                n_workers=scheduler,
-                threads_per_worker=1,
-                memory_limit=None,
-                dashboard_address=None,
-                local_directory=scratch,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
-            client.run(_ignore_ctrl_c)
-            yield client
+    with (
+        tempfile.TemporaryDirectory(prefix="dsca-replay-", ignore_cleanup_errors=True) as scratch,
+        dask.config.set(once),
+        # Processes of one thread each, no web page, and no limit on memory: a replay keeps its own.
+        LocalCluster(
+            n_workers=scheduler,
+            threads_per_worker=1,
+            memory_limit=None,
+            dashboard_address=None,
+            local_directory=scratch,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.run(_ignore_ctrl_c)
+        yield client
 
 
 async def _ignore_ctrl_c() -> None:

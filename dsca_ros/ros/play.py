@@ -7,6 +7,7 @@ knows no bags, and what reads bags knows no ROS: a `Recording` is all they share
 from __future__ import annotations
 
 import importlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -184,7 +185,7 @@ class Player:
             why = "; ".join(f"{name}: {reason}" for name, reason in report.left_out.items())
             raise PlayError(f"nothing can be published ({why or 'the bag is empty'})")
         self._clock = node.create_publisher(Clock, CLOCK, 1) if settings.clock else None
-        self._told = 0.0
+        self._next_clock, self._told = math.inf, 0.0
 
     def _advertise(self, node: Node) -> dict[int, Publisher]:
         """A publisher for each topic that is wanted and can be published, by the topic's number."""
@@ -247,15 +248,15 @@ class Player:
         """Waits, and tells the time meanwhile; returns the time on the steady clock."""
         while True:
             now = time.monotonic()
-            if self._clock is not None and now - self._time_told >= 1.0 / CLOCK_HZ:
+            if now >= self._next_clock:
                 self._tell_time(self._recording.start + round((now - start) * self._settings.rate * _S))
             if now >= due:
                 return now
-            time.sleep(min(due - now, 1.0 / CLOCK_HZ) if self._clock is not None else due - now)
+            time.sleep(max(0.0, min(due, self._next_clock) - now))
 
     def _tell_time(self, recorded: int) -> None:
-        self._time_told = time.monotonic()
         if self._clock is not None:
+            self._next_clock = time.monotonic() + 1.0 / CLOCK_HZ
             told = Clock()
             told.clock.sec, told.clock.nanosec = divmod(recorded, _S)
             self._clock.publish(told)
