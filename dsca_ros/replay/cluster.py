@@ -64,6 +64,8 @@ def replay_on_cluster(
         ReplayError: if there is no such cluster, or it cannot do this.
         Interrupted: as it comes; tasks end before.
     """
+    if settings.preview is not None:
+        settings = replace(settings, preview=settings.preview.absolute())
     with _connected(scheduler) as client:
         _settle_workers(client)
         name = f"dsca-replay-{uuid.uuid4().hex}"
