@@ -128,10 +128,19 @@ def make_bag(
     return path
 
 
-def make_ros1_bag(path: Path, frames: int = FRAMES) -> Path:
+def make_ros1_bag(
+    path: Path,
+    frames: int = FRAMES,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    compression: Writer1.CompressionFormat | None = None,
+) -> Path:
     """A ROS 1 bag of the same."""
     types = store(ros1=True)
-    with Writer1(path) as writer:
+    writer = Writer1(path)
+    if compression is not None:
+        writer.set_compression(compression)
+    with writer:
         statics = writer.add_connection("/tf_static", "tf2_msgs/msg/TFMessage", typestore=types, latching=1)
         battery = writer.add_connection("/battery", CUSTOM, typestore=types)
         images = writer.add_connection(IMAGE_TOPIC, IMAGE, typestore=types)
@@ -139,9 +148,9 @@ def make_ros1_bag(path: Path, frames: int = FRAMES) -> Path:
         writer.write(statics, START, types.serialize_ros1(transform(True), "tf2_msgs/msg/TFMessage"))
         for index in range(frames):
             time = START + index * PERIOD
-            pixels = like(depth(index % 8), np.uint16)
+            pixels = like(depth(index % 8, width, height), np.uint16)
             writer.write(images, time, types.serialize_ros1(image(pixels, time, True, 6), IMAGE))
-            writer.write(infos, time + 1000, types.serialize_ros1(info(WIDTH, HEIGHT, time, True), INFO))
+            writer.write(infos, time + 1000, types.serialize_ros1(info(width, height, time, True), INFO))
             volts = types.types[CUSTOM](12.5 + index, "main")
             writer.write(battery, time + 2000, types.serialize_ros1(volts, CUSTOM))
     return path

@@ -28,6 +28,7 @@ from rosbags.serde import SerdeError
 from dsca_ros.replay import ros1
 from dsca_ros.replay.errors import ReplayError
 from dsca_ros.replay.mcap_scan import MAGIC, Damaged, ScannedMcap, zstd
+from dsca_ros.replay.ros1_scan import ScannedRos1
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 #: What a bag is known by, where it is no folder with a metadata.yaml.
@@ -96,7 +97,7 @@ class Bag:
         self.path = path
         self.loss = Loss()
         self._reader: Reader1 | Reader2 | None = None
-        self._scanned: list[ScannedMcap] = []
+        self._scanned: Sequence[ScannedMcap | ScannedRos1] = []
         self._convert: dict[int, Callable[[bytes], bytes | memoryview]] = {}
         self.topics: list[Topic] = []
         self._of_connection: dict[tuple[int, int], int] = {}
@@ -140,6 +141,9 @@ class Bag:
 
     def _salvage(self, problem: str) -> None:
         """Reads without an index what the reader gave up on."""
+        if self.path.suffix == ".bag" and self.path.is_file():
+            self._salvage_ros1(problem)
+            return
         files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.mcap"))
         files = [file for file in files if is_mcap(file)]
         databases = sorted(self.path.glob("*.db3")) if self.path.is_dir() else []
@@ -157,11 +161,12 @@ class Bag:
             self.loss = Loss(problem=_line(problem))
             return
         expected = sum(topic.total for topic in self.topics)
-        self._scanned = sorted((ScannedMcap(file) for file in files), key=lambda scanned: scanned.times)
+        scans = sorted((ScannedMcap(file) for file in files), key=lambda scanned: scanned.times)
+        self._scanned = scans
         self._of_connection = {}
         connections: dict[tuple[str, str], int] = {}
         self.topics = []
-        for scanned in self._scanned:
+        for scanned in scans:
             for channel in scanned.channels.values():
                 key = channel.topic, channel.msgtype
                 count = scanned.counts.get(channel.id, 0)
@@ -178,12 +183,24 @@ class Bag:
                 self._of_connection[id(scanned), channel.id] = index
         if not any(topic.total for topic in self.topics):
             raise ReplayError(f"{self.path} holds no message that can be read: {_line(problem)}")
-        times = [scanned.times for scanned in self._scanned]
+        times = [scanned.times for scanned in scans]
         self.start, self.end = min(first for first, _ in times), max(last for _, last in times) + 1
         found = sum(topic.total for topic in self.topics)
-        told = sum(scanned.lost for scanned in self._scanned)
-        lost_bytes = sum(scanned.lost_bytes for scanned in self._scanned)
+        told = sum(scanned.lost for scanned in scans)
+        lost_bytes = sum(scanned.lost_bytes for scanned in scans)
         self.loss = Loss(max(told, expected - found), lost_bytes, _line(problem))
+
+    def _salvage_ros1(self, problem: str) -> None:
+        self.close()
+        expected = sum(topic.total for topic in self.topics)
+        found = ScannedRos1(self.path)
+        self._scanned, self._of_connection, self._convert, self.topics = [found], {}, {}, []
+        self._add_connections(list(found.connections.values()))
+        total = sum(topic.total for topic in self.topics)
+        if not total:
+            raise ReplayError(f"{self.path} holds no message that can be read: {_line(problem)}")
+        self.start, self.end = found.times[0], found.times[1] + 1
+        self.loss = Loss(max(found.lost, expected - total), found.lost_bytes, _line(problem))
 
     def messages(
         self, topics: Sequence[int] | None = None, start: int | None = None, stop: int | None = None
@@ -232,16 +249,22 @@ class Bag:
         of = self._of_connection
         connections = [c for c in self._reader.connections if of[id(c.owner), c.id] in wanted]
         for connection, time, data in self._reader.messages(connections, start, stop):
-            convert = self._convert.get(connection.id)
             index = of.get((id(connection.owner), connection.id))
-            if index is not None and convert is None:
-                yield Message(index, time, data)
-            elif index is not None and convert is not None:
-                try:
-                    yield Message(index, time, convert(data))
-                except SerdeError as error:
-                    self.loss.messages += 1
-                    self.loss.problem = _line(str(error))
+            converted = self._converted(connection.id, data)
+            if index is not None and converted is not None:
+                yield Message(index, time, converted)
+
+    def _converted(self, connection: int, data: bytes) -> bytes | memoryview | None:
+        """A message as CDR bytes; None, and it is counted, where it is of ROS 1 and not what its type says."""
+        convert = self._convert.get(connection)
+        if convert is None:
+            return data
+        try:
+            return convert(data)
+        except CONVERSION_FAILURES as error:
+            self.loss.messages += 1
+            self.loss.problem = _line(str(error) or type(error).__name__)
+            return None
 
     def _unindexed(self, wanted: set[int], start: int | None, stop: int | None) -> Iterator[Message]:
         for scanned in self._scanned:
@@ -251,7 +274,10 @@ class Bag:
                 if inside and index in wanted:
                     assert index is not None
                     packed = message.data.startswith(ZSTD_MAGIC)  # which no CDR starts with
-                    yield Message(index, message.time, zstd.decompress(message.data) if packed else message.data)
+                    data = zstd.decompress(message.data) if packed else message.data
+                    converted = self._converted(message.channel, data)
+                    if converted is not None:
+                        yield Message(index, message.time, converted)
 
     def first(self, topic: int) -> Message | None:
         """A topic's first message."""
@@ -288,6 +314,8 @@ def _failures() -> tuple[type[Exception], ...]:
     return (*plain, *libraries, struct.error, zlib.error, zstd.ZstdError, Damaged)
 
 
+#: What a ROS 1 message raises that is not what its definition says.
+CONVERSION_FAILURES = (SerdeError, struct.error, ValueError, IndexError, AssertionError)
 #: What reading a damaged bag raises.
 FAILURES: tuple[Any, ...] = _failures()
 
@@ -336,8 +364,6 @@ def _line(text: str) -> str:
 
 
 def _remedy(path: Path) -> str:
-    if path.suffix == ".bag":
-        return "; remedy: `rosbag reindex` it"
     if path.is_dir() and not (path / "metadata.yaml").exists():
         return "; remedy: `ros2 bag reindex` it"
     return ""

@@ -11,6 +11,7 @@ from pathlib import Path
 import bag_files as bags
 import numpy as np
 import pytest
+from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from dsca_ros.depth.units import like
@@ -108,10 +109,39 @@ def test_a_damaged_database_gives_what_it_has(tmp_path, settings, fast):
         assert report.failed or len(times(tmp_path / "out")) == 60
 
 
-def test_a_cut_off_ros1_bag_is_refused_with_the_remedy(tmp_path, settings):
+@pytest.mark.parametrize("compression", [None, Writer1.CompressionFormat.BZ2, Writer1.CompressionFormat.LZ4])
+def test_a_cut_off_ros1_bag_is_read_to_its_end(tmp_path, settings, fast, compression):
+    """It never got its index, and its last chunk is cut."""
+    path = bags.make_ros1_bag(tmp_path / "in.bag", frames=40, width=320, height=240, compression=compression)
+    os.truncate(path, path.stat().st_size * 3 // 5)
+    report = replay_bag(path, tmp_path / "out", settings)
+    there = times(tmp_path / "out")
+    assert there == all_times()[: len(there)] and 10 < len(there) < 35
+    assert report.failed and report.lost_bytes > 0
+    pixels = bags.decoded(tmp_path / "out", bags.IMAGE_TOPIC, bags.IMAGE)
+    whole = bags.decoded(
+        bags.make_bag(tmp_path / "same", len(there), width=320, height=240), bags.IMAGE_TOPIC, bags.IMAGE
+    )
+    assert all((a.data == b.data).all() for a, b in zip(pixels, whole))
+
+
+def test_a_damaged_chunk_of_a_ros1_bag_costs_its_messages_only(tmp_path, settings, fast):
+    path = bags.make_ros1_bag(
+        tmp_path / "in.bag", frames=40, width=320, height=240, compression=Writer1.CompressionFormat.BZ2
+    )
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        file.write(bytes(64))
+    report = replay_bag(path, tmp_path / "out", settings)
+    there = times(tmp_path / "out")
+    assert set(there) < set(all_times()) and there == sorted(set(there)) and len(there) > 20
+    assert report.failed and report.lost_messages >= 40 - len(there)
+
+
+def test_a_ros1_bag_with_nothing_to_be_read_is_refused(tmp_path, settings):
     path = bags.make_ros1_bag(tmp_path / "in.bag")
-    os.truncate(path, path.stat().st_size - 2000)
-    with pytest.raises(ReplayError, match="rosbag reindex"):
+    os.truncate(path, 4200)
+    with pytest.raises(ReplayError, match="no message that can be read"):
         replay_bag(path, tmp_path / "out", settings)
     assert {p.name for p in tmp_path.iterdir()} == {"in.bag"}
 
