@@ -1,7 +1,8 @@
 """Bags side by side on a Dask cluster: one of this machine's own for the time it takes, or one that is there.
 
-One bag is one task. A task tells of its progress by events, and ends, with what is done kept, when it is cancelled or
-whoever asked for it is gone. What a result is does not depend on where it was computed.
+One bag is one task. A task tells of its progress, and of its end, by events: its result would be lost with the worker
+that has it, and computed again. It ends, with what is done kept, when it is cancelled or whoever asked for it is gone.
+What a result is does not depend on where it was computed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,17 @@ def replay_on_cluster(
     with _connected(scheduler) as client:
         _settle_workers(client)
         name = f"dsca-replay-{uuid.uuid4().hex}"
-        client.subscribe_topic(name, lambda event: told(*event[1]))
         numbers: dict[Future, int] = {}
         reports: dict[int, Report] = {}
+
+        def hear(event: tuple[float, Any]) -> None:
+            number, what = event[1]
+            if isinstance(what, dict):
+                reports.setdefault(number, Report(**what))
+            else:
+                told(number, *what)
+
+        client.subscribe_topic(name, hear)
         try:
             for number, (source, target) in enumerate(jobs):
                 there = source.absolute(), target.absolute()
@@ -79,7 +88,10 @@ def replay_on_cluster(
                 numbers[client.submit(_task, *arguments, key=f"{name}-{number}", pure=False)] = number
             for future in as_completed(list(numbers)):
                 number = numbers[future]
-                reports[number] = _report_of(future, jobs[number])
+                if number not in reports:
+                    reports[number] = _report_of(future)
+                # As they were given, not as workers see them.
+                reports[number].input, reports[number].output = map(str, jobs[number])
         except BaseException:
             client.cancel(list(numbers))
             running = [future for number, future in enumerate(numbers) if number not in reports]
@@ -169,7 +181,9 @@ def take_gpu(rank: int, gpus: Sequence[int]) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpus[rank % len(gpus)])
 
 
-def _task(work: Work, job: Job, settings: ReplaySettings, force: bool, resume: bool, number: int, name: str) -> Report:
+def _task(
+    work: Work, job: Job, settings: ReplaySettings, force: bool, resume: bool, number: int, name: str
+) -> dict[str, Any]:
     """One bag, in a worker."""
     worker, key = get_worker(), f"{name}-{number}"
     if not settings.threads:
@@ -180,19 +194,17 @@ def _task(work: Work, job: Job, settings: ReplaySettings, force: bool, resume: b
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":
             raise Interrupted
-        worker.log_event(name, (number, share, frames, rate))
+        worker.log_event(name, (number, (share, frames, rate)))
 
-    return work(job, settings, force, resume, progress)
-
-
-def _report_of(future: Future, job: Job) -> Report:
-    """What came of a task; a worker that died is a bag that failed."""
-    source, target = map(str, job)
-    try:
-        report: Report = future.result()
-    except Exception as error:  # KilledWorker, or what the worker could not even load
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Report(source, target, error=f"its worker ended ({why}); --resume goes on with it")
-    # As they were given, not as workers see them.
-    report.input, report.output = source, target
+    report = asdict(work(job, settings, force, resume, progress))
+    worker.log_event(name, (number, report))
     return report
+
+
+def _report_of(future: Future) -> Report:
+    """What came of a task that told nothing: mostly its worker died, or could not even load it."""
+    try:
+        return Report(**future.result())
+    except Exception as error:  # KilledWorker, or whatever the worker raised
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Report("", "", error=f"its worker ended ({why}); --resume goes on with it")
