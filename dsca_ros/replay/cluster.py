@@ -13,13 +13,13 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, Future, LocalCluster, as_completed, get_worker, wait
+from distributed import Client, Future, LocalCluster, as_completed, get_worker
 
 import dsca_ros
 from dsca_ros.replay.errors import Interrupted, ReplayError
@@ -31,8 +31,6 @@ Job = tuple[Path, Path]
 Work = Callable[[Job, ReplaySettings, bool, bool, Callable[[float, int, float], None]], Report]
 #: How long a scheduler, and then a worker, gets to answer; seconds.
 ANSWER_WITHIN = 30.0
-#: How long tasks get to end when they are cancelled, seconds.
-END_WITHIN = 10.0
 
 #: Tasks that run on this machine at a time; set in a worker.
 _sharing = 1
@@ -63,7 +61,7 @@ def replay_on_cluster(
 
     Raises:
         ReplayError: if there is no such cluster, or it cannot do this.
-        Interrupted: as it comes; tasks end before.
+        Interrupted: as it comes; tasks are cancelled then.
     """
     if settings.preview is not None:
         settings = replace(settings, preview=settings.preview.absolute())
@@ -93,10 +91,8 @@ def replay_on_cluster(
                 # As they were given, not as workers see them.
                 reports[number].input, reports[number].output = map(str, jobs[number])
         except BaseException:
+            # Those that run end with their next frame, or with this machine's cluster.
             client.cancel(list(numbers))
-            running = [future for number, future in enumerate(numbers) if number not in reports]
-            with suppress(Exception):
-                wait(running, timeout=END_WITHIN)
             raise
         finally:
             client.unsubscribe_topic(name)
