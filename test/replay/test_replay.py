@@ -7,7 +7,7 @@ from dataclasses import replace
 import bag_files as bags
 import numpy as np
 import pytest
-from rosbags.rosbag2 import CompressionMode, StoragePlugin
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
 from dsca_ros.depth.compressed import decode_compressed_depth
 from dsca_ros.depth.units import like
@@ -242,3 +242,36 @@ def test_a_bag_without_definitions_is_read_and_written(tmp_path, settings):
         numbers = {topic.name: topic.number for topic in bag.topics}
         batteries = [bytes(m.data) for m in bag.messages([numbers["/battery"]])]
     assert batteries == [data for _, data in bags.of_topic(source, "/battery")]
+
+
+def test_every_camera_of_a_bag_is_done_beside_its_own_info(tmp_path, settings):
+    """Two cameras, one of which has two depth topics in a namespace; and an infrared image, which is no depth."""
+    types = bags.store()
+    names = ["/left/depth/image_raw", "/right/depth/near", "/right/depth/far", "/right/infra/image_raw"]
+    with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        images = [writer.add_connection(name, bags.IMAGE, typestore=types) for name in names]
+        infos = [
+            writer.add_connection(f"/{side}/depth/camera_info", bags.INFO, typestore=types)
+            for side in ("left", "right")
+        ]
+        for size, info in zip((32, 40), infos):
+            writer.write(info, bags.START, types.serialize_cdr(bags.info(size, 24, bags.START), bags.INFO))
+        for number, topic in enumerate(images):
+            size = 40 if number else 32
+            message = bags.image(like(bags.depth(number, size, 24), np.uint16), bags.START)
+            message.encoding = "mono16" if "infra" in topic.topic else message.encoding
+            writer.write(topic, bags.START + 1 + number, types.serialize_cdr(message, bags.IMAGE))
+    report = replay_bag(tmp_path / "in", tmp_path / "out", replace(settings, points=True))
+    assert report.topics == {
+        "/left/depth/image_raw": "/left/depth_sr/image_raw",
+        "/right/depth/near": "/right/depth_sr_near/image_raw",
+        "/right/depth/far": "/right/depth_sr_far/image_raw",
+    }
+    for number, result in enumerate(report.topics.values()):
+        (image,) = bags.decoded(tmp_path / "out", result, bags.IMAGE)
+        (info,) = bags.decoded(tmp_path / "out", result.replace("image_raw", "camera_info"), bags.INFO)
+        (points,) = bags.decoded(tmp_path / "out", result.replace("image_raw", "points"), "sensor_msgs/msg/PointCloud2")
+        size = (48, 80 if number else 64)
+        assert (image.height, image.width) == (info.height, info.width) == (points.height, points.width) == size
+        depth = like(bags.depth(number, size[1] // 2, 24), np.uint16)
+        np.testing.assert_array_equal(bags.pixels_of(image), expected(settings, [depth])[0])
