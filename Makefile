@@ -92,7 +92,7 @@ $(SETUP_READY): $(DESCRIPTION) | $(VENV_READY)
 	@echo 'Installing the node, ROS, training and test tools in $(VENV): some minutes, once.'
 	@# First and alone: a build that is there already is not exchanged for a larger one below.
 	$(PIP) install '$(TORCH)'
-	$(PIP) install --editable '.[ros,replay,train,dev]' '$(TORCH)'
+	$(PIP) install --editable '.[ros,replay,dask,train,dev]' '$(TORCH)'
 	@touch $(DEMO_READY) $@
 
 # Light: what a robot has, and pytest; no torch. Without wheels there is no stamp, and the tests say so.

@@ -77,7 +77,9 @@ setup(
         "tensorrt": ["tensorrt-rtx-cu13; platform_machine == 'x86_64'", "pycuda", "onnx"],
         "openvino": ["openvino"],
         "train": ["torch>=2.9", "safetensors", "onnx", "onnxscript"],
-        "replay": ["rosbags"],
+        # The first that holds chunks to their checksums.
+        "replay": ["rosbags>=0.11.9"],
+        "dask": ["distributed"],
         # colcon reads this one to learn that the tests are pytest's.
         "test": ["pytest", "pytest-xdist"],
         "dev": [

@@ -38,6 +38,8 @@ ROS = re.compile(
     r"rclpy|rcl_interfaces|\w+_msgs|\w+_msgs_py|builtin_interfaces|cv_bridge|message_filters|"
     r"ament_\w+|launch|launch_ros|lifecycle_msgs|tf2_\w+|rosbag2_py|rosidl_\w+"
 )
+#: Libraries that one part alone needs: who has none of it can use the rest.
+ONLY_IN = {"rosbags": "replay", "distributed": "replay", "dask": "replay", "typer": "cli"}
 MAKES_MODELS = {"torch", "safetensors", "onnx", "onnxscript"}
 
 
@@ -98,6 +100,17 @@ def test_ros_is_imported_in_ros_only(path):
 
 
 @every_file
+def test_a_library_of_one_part_is_imported_there_only(path):
+    found = foreign(path) & set(ONLY_IN)
+    assert {ONLY_IN[name] for name in found} <= {part_of(path)}
+
+
+@every_file
+def test_dask_is_needed_where_bags_run_side_by_side_only(path):
+    assert name_of(path) == "replay/cluster.py" or not foreign(path) & {"dask", "distributed"}
+
+
+@every_file
 def test_torch_is_imported_where_models_are_made_only(path):
     may = part_of(path) in ("network", "training") or name_of(path) in EXTRA
     # A command may start training, but the command line must not need torch.
@@ -120,12 +133,15 @@ def test_these_rules_look_at_something():
     """A renamed folder or a parser that finds nothing would let everything pass."""
     assert {part_of(path) for path in FILES} <= set(LAYERS) | {"__init__"}
     assert "rclpy" in foreign(PACKAGE / "ros" / "node.py")
+    assert {"rosbags", "distributed"} <= set().union(*map(foreign, (PACKAGE / "replay").glob("*.py")))
     assert "torch" in foreign(PACKAGE / "engine" / "export.py")
     assert "torch" in foreign(PACKAGE / "cli/models.py") - foreign(PACKAGE / "cli/models.py", at_start_only=True)
     assert "dsca_ros.engine.factory" in imports(PACKAGE / "upsampler.py")
 
 
-@pytest.mark.parametrize("module", ["dsca_ros.upsampler", "dsca_ros.ros.node", "dsca_ros.ros.synthetic_camera"])
+@pytest.mark.parametrize(
+    "module", ["dsca_ros.upsampler", "dsca_ros.ros.node", "dsca_ros.ros.synthetic_camera", "dsca_ros.ros.play"]
+)
 def test_running_it_loads_nothing_that_makes_models_or_pictures(module):
     if ".ros." in module and importlib.util.find_spec("rclpy") is None:
         pytest.skip("rclpy is not installed")
@@ -134,7 +150,7 @@ def test_running_it_loads_nothing_that_makes_models_or_pictures(module):
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
     assert module in loaded
-    unwanted = {"torch", "matplotlib", "typer", "dsca_ros.training", "dsca_ros.network"}
+    unwanted = {"torch", "matplotlib", "typer", "rosbags", "dsca_ros.training", "dsca_ros.network"}
     assert not unwanted & loaded
 
 

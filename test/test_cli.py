@@ -18,7 +18,7 @@ import yaml
 from dsca_ros.cli import app
 from dsca_ros.engine import gpu
 
-COMMANDS = ["demo", "upscale", "evaluate", "sensors", "info", "build", "bench", "train", "export"]
+COMMANDS = ["demo", "upscale", "replay", "play", "evaluate", "sensors", "info", "build", "bench", "train", "export"]
 RECIPE = {
     "model": "small-test", "scale": 2, "steps": 2, "batch": 1, "warm_up": 1,
     "network": {"channels": [6], "blocks": [1], "unshuffle": 2, "residual_gain": 0.05},

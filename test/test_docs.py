@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 
+from dsca_ros.cli import app
 from dsca_ros.engine.zoo import DEPTH, list_models
 from dsca_ros.evaluation.benchmark_report import benchmark_markdown
 from dsca_ros.evaluation.fidelity_report import fidelity_markdown
@@ -87,3 +89,11 @@ def test_validation_figures_of_the_results_are_those_of_the_logs(name):
         *_, last = csv.DictReader(file)
     row = next(line for line in (DOCS / "results.md").read_text().splitlines() if line.startswith(f"| {name} |"))
     assert row == f"| {name} | {float(last['val_psnr_db']):.2f} | {float(last['val_pe_pct']):.3f} |"
+
+
+@pytest.mark.parametrize("command", ["replay", "play"])
+def test_the_document_on_recordings_names_every_option(command):
+    text = (DOCS / "replay.md").read_text()
+    options = [p.opts[-1] for p in typer.main.get_command(app).commands[command].params if p.opts[-1].startswith("--")]
+    assert "--json" in options
+    assert [option for option in options if f"{option}`" not in text and f"{option} " not in text] == []

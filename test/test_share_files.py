@@ -25,8 +25,9 @@ from dsca_ros.ros.parameters import PARAMETERS, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SETUP = (ROOT / "setup.py").read_text()
-README, ROS, DDS, TENSORRT = (
-    (ROOT / name).read_text() for name in ("README.md", "docs/ros.md", "docs/dds.md", "docs/tensorrt.md")
+README, ROS, DDS, TENSORRT, REPLAY = (
+    (ROOT / name).read_text()
+    for name in ("README.md", "docs/ros.md", "docs/dds.md", "docs/tensorrt.md", "docs/replay.md")
 )
 DEFAULTS = {name: default for name, (default, _) in PARAMETERS.items()}
 #: What config/ holds beside the table of all parameters.
@@ -124,7 +125,7 @@ def test_readme_names_the_parameters_that_are_fixed_at_start():
 
 def test_launch_commands_in_the_documents_name_files_and_arguments_that_exist():
     found = 0
-    for text in (README, ROS, DDS, TENSORRT):
+    for text in (README, ROS, DDS, TENSORRT, REPLAY):
         for name, rest in re.findall(r"ros2 launch dsca_ros (\S+\.launch\.xml)(.*)", text.replace("\\\n", " ")):
             assert set(re.findall(r"(\w+):=", rest)) <= launch_arguments(name), name
             found += 1
@@ -133,7 +134,7 @@ def test_launch_commands_in_the_documents_name_files_and_arguments_that_exist():
 
 def test_arguments_and_parameters_in_running_text_exist():
     arguments = set().union(*(launch_arguments(path.name) for path in (ROOT / "launch").glob("*.launch.xml")))
-    for text in (README, ROS, DDS, TENSORRT):
+    for text in (README, ROS, DDS, TENSORRT, REPLAY):
         named = {name for words in code_words(text) for name in re.findall(r"(?<![\w.])(\w+):=", words)}
         assert named <= arguments | set(PARAMETERS)
         named = {name for words in code_words(text) for name in re.findall(r"^(\w+): \w+$", words)}
@@ -273,7 +274,10 @@ def is_said(message: str, said: list[str]) -> bool:
     return any(pattern.search(text) for text in said)
 
 
-@pytest.mark.parametrize(("text", "heading"), [(TENSORRT, "## When it does not run"), (ROS, "## When something")])
+@pytest.mark.parametrize(
+    ("text", "heading"),
+    [(TENSORRT, "## When it does not run"), (ROS, "## When something"), (REPLAY, "## When something")],
+)
 def test_messages_that_the_documents_explain_are_said_by_the_code(text: str, heading: str):
     said = messages()
     quoted = [words for row in table(text, heading) for words in code_words(row[0])]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from dsca_ros.cli import bench, engines, evaluate, models, run
+from dsca_ros.cli import bench, engines, evaluate, models, play, replay, run
 
 app = typer.Typer(
     name="dsca",
@@ -18,7 +18,7 @@ app = typer.Typer(
 app.pretty_exceptions_enable = False
 app.rich_markup_mode = None
 for command in (
-    *(run.demo, run.upscale, evaluate.evaluate, evaluate.sensors),
+    *(run.demo, run.upscale, replay.replay, play.play, evaluate.evaluate, evaluate.sensors),
     *(engines.info, engines.build, bench.bench, models.train, models.export),
 ):
     app.command()(command)

@@ -14,17 +14,10 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
-from dsca_ros.depth.camera import Intrinsics, scale_principal_point
+from dsca_ros.depth.camera import Intrinsics
+from dsca_ros.depth.camera_scaling import CameraNumbers
 from dsca_ros.depth.compressed import CompressedDepthError, decode_compressed_depth, encode_compressed_depth
-
-#: Depth encodings taken, and the dtype of a pixel.
-DEPTH_ENCODINGS: dict[str, np.dtype] = {
-    "16UC1": np.dtype(np.uint16),
-    "mono16": np.dtype(np.uint16),
-    "32FC1": np.dtype(np.float32),
-}
-#: Larger images are taken for corrupt messages.
-MAX_SIDE = 16384
+from dsca_ros.depth.image_layout import DEPTH_ENCODINGS, BadMessage, read_pixels
 
 _POINT_FIELDS = [
     PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")
@@ -33,18 +26,6 @@ _POINT_FIELDS = [
 #: For messages whose data is large. From Jazzy on, a message that is not told to check its fields copies the array
 #: it is given; before, there was no such choice and no such copy.
 _UNCOPIED: dict[str, bool] = {"check_fields": True} if "_check_fields" in Image.__slots__ else {}
-
-
-class BadMessage(ValueError):
-    """A message that cannot be used.
-
-    Attributes:
-        cause: a short fixed key, what diagnostics count by.
-    """
-
-    def __init__(self, cause: str, text: str) -> None:
-        super().__init__(text)
-        self.cause = cause
 
 
 def decode(message: Image | CompressedImage) -> tuple[np.ndarray, str]:
@@ -70,25 +51,9 @@ def decode_depth(message: Image) -> np.ndarray:
     Raises:
         BadMessage: for an unknown encoding or a layout that contradicts itself.
     """
-    dtype = DEPTH_ENCODINGS.get(message.encoding)
-    if dtype is None:
-        accepted = ", ".join(DEPTH_ENCODINGS)
-        raise BadMessage("unknown_encoding", f"depth encoding {message.encoding!r} is unknown; accepted: {accepted}")
-    height, width, step = message.height, message.width, message.step
-    if height == 0 or width == 0:
-        raise BadMessage("empty_image", f"depth image of {width}x{height} has no pixels")
-    if height > MAX_SIDE or width > MAX_SIDE:
-        raise BadMessage("too_large", f"depth image of {width}x{height} is larger than {MAX_SIDE} pixels a side")
-    if step < width * dtype.itemsize:
-        need = width * dtype.itemsize
-        raise BadMessage("bad_step", f"depth image has step {step}, a row of {width} pixels needs {need} bytes")
-    if len(message.data) < step * height:
-        have, need = len(message.data), step * height
-        raise BadMessage("short_data", f"depth image has {have} bytes of data, step x height is {need}")
-    order = dtype.newbyteorder(">" if message.is_bigendian else "<")
-    view = np.ndarray((height, width), order, message.data, strides=(step, dtype.itemsize))
-    view.flags.writeable = False
-    return view if order.isnative else view.astype(dtype)
+    return read_pixels(
+        message.data, message.height, message.width, message.encoding, message.step, bool(message.is_bigendian)
+    )
 
 
 def encode_depth(depth: np.ndarray, header: Header, encoding: str) -> Image:
@@ -138,10 +103,22 @@ def to_bytes(values: np.ndarray) -> array:
     return data
 
 
+def numbers_of(info: CameraInfo) -> CameraNumbers:
+    """What of a camera_info depends on the image's size."""
+    roi = info.roi
+    return CameraNumbers(
+        (info.width, info.height),
+        np.array(info.k, np.float64),
+        np.array(info.p, np.float64),
+        (roi.x_offset, roi.y_offset),
+        (roi.width, roi.height),
+        (info.binning_x, info.binning_y),
+    )
+
+
 def image_size(info: CameraInfo) -> tuple[int, int]:
     """(width, height) of the image that a camera_info goes with: the sensor's region of interest, binned."""
-    width, height = info.roi.width or info.width, info.roi.height or info.height
-    return width // max(1, info.binning_x), height // max(1, info.binning_y)
+    return numbers_of(info).image_size
 
 
 def check_camera_info(info: CameraInfo, width: int, height: int) -> None:
@@ -150,13 +127,7 @@ def check_camera_info(info: CameraInfo, width: int, height: int) -> None:
     Raises:
         BadMessage: if it describes another image.
     """
-    described = image_size(info)
-    if described != (width, height):
-        raise BadMessage(
-            "camera_info_size",
-            f"camera_info is for {described[0]}x{described[1]}, the image is {width}x{height}; "
-            "is it of the same stream and profile?",
-        )
+    numbers_of(info).check_size(width, height)
 
 
 def scale_camera_info(info: CameraInfo, scale: int, header: Header) -> CameraInfo:
@@ -165,47 +136,21 @@ def scale_camera_info(info: CameraInfo, scale: int, header: Header) -> CameraInf
     Binning and region of interest are folded in first and published as zero; distortion and
     rectification do not change with size. A camera_info without calibration (K zero) stays without.
     """
-    binning_x, binning_y = max(1, info.binning_x), max(1, info.binning_y)
-    roi = info.roi
+    numbers = numbers_of(info).scaled(scale)
     scaled = CameraInfo(header=header, distortion_model=info.distortion_model, d=info.d, r=info.r)
-    width, height = image_size(info)
-    scaled.width, scaled.height = width * scale, height * scale
-    k, p = np.array(info.k, np.float64), np.array(info.p, np.float64)
-
-    def per_axis(f: float, c: float, offset: int, binning: int) -> tuple[float, float]:
-        # Full-sensor pixels to those of the cropped, binned image, then to the larger one.
-        c = (c - offset + 0.5) / binning - 0.5
-        return f / binning * scale, scale_principal_point(c, scale)
-
-    if is_calibrated(info):
-        k[0], k[2] = per_axis(k[0], k[2], roi.x_offset, binning_x)
-        k[4], k[5] = per_axis(k[4], k[5], roi.y_offset, binning_y)
-        k[1] *= scale / binning_x
-    if p[0] > 0 and p[5] > 0:
-        p[0], p[2] = per_axis(p[0], p[2], roi.x_offset, binning_x)
-        p[5], p[6] = per_axis(p[5], p[6], roi.y_offset, binning_y)
-        p[1] *= scale / binning_x
-        p[3] *= scale / binning_x
-        p[7] *= scale / binning_y
-    scaled.k, scaled.p = k, p
+    scaled.width, scaled.height = numbers.size
+    scaled.k, scaled.p = numbers.k, numbers.p
     return scaled
 
 
 def is_calibrated(info: CameraInfo) -> bool:
     """Whether K holds focal lengths; drivers send zeros where there is no calibration."""
-    values = (info.k[0], info.k[4], info.k[2], info.k[5])
-    return info.k[0] > 0 and info.k[4] > 0 and all(math.isfinite(v) for v in values)
+    return numbers_of(info).is_calibrated
 
 
 def to_intrinsics(info: CameraInfo) -> Intrinsics:
-    """The pinhole camera of a calibrated camera_info whose binning and region are zero.
-
-    Depth images are rectified, so P speaks for them; K does where a driver leaves P empty.
-    """
-    k, p = info.k, info.p
-    if p[0] > 0 and p[5] > 0:
-        return Intrinsics(info.width, info.height, p[0], p[5], p[2], p[6])
-    return Intrinsics(info.width, info.height, k[0], k[4], k[2], k[5])
+    """The pinhole camera of a calibrated camera_info whose binning and region are zero."""
+    return numbers_of(info).intrinsics()
 
 
 def to_camera_info(camera: Intrinsics, header: Header) -> CameraInfo:

@@ -1,0 +1,1 @@
+"""Bags in, bags out: recordings through the network, offline."""
