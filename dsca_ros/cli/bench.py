@@ -65,6 +65,8 @@ def bench(
             figures: dict[str, Any] = {"machine": machine()}
             if "engines" in parts:
                 figures["engines"] = [*measure(request, status.update), *measure_peers(request, status.update)]
+            if "replay" in parts:
+                figures["replay"] = _replays(request, seconds, status.update)
             if {"node", "growth"} & set(parts):
                 figures |= _over_ros(request, parts, seconds, status.update)
     except EngineError as error:
@@ -99,6 +101,35 @@ def _draw(figures: dict[str, Any], truth: dict[str, Any], size: tuple[int, int],
     console.print(f"picture: {chart}", highlight=False, soft_wrap=True)
 
 
+def _about_one(request: Any) -> dict[str, Any]:
+    """What is measured where it is one model on one engine."""
+    models, scales, engines = request.models, request.scales, request.engines
+    return {
+        "model": models[0] if models else DEFAULT_MODEL,
+        "scale": scales[0] if scales else 2,
+        "engine": engines[0] if engines else "auto",
+        "threads": request.threads,
+    }
+
+
+def _replays(request: Any, seconds: float, telling: Callable[[str], None]) -> list[dict[str, Any]]:
+    """What `dsca_ros.replay.bench` finds."""
+    try:
+        from dsca_ros.replay.bench import measure_replay
+        from dsca_ros.replay.errors import ReplayError
+        from dsca_ros.replay.settings import ReplaySettings
+    except ImportError as error:
+        fail(f"bags need the library rosbags ({error}); remedy: pip install 'dsca_ros[replay]', or give another --part")
+    rows = []
+    for size in request.sizes:
+        telling(f"replay, {size[0]}x{size[1]}")
+        try:
+            rows.append(measure_replay(ReplaySettings(**_about_one(request)), size, 2.0 * seconds))
+        except ReplayError as error:
+            fail(str(error))
+    return rows
+
+
 def _over_ros(request: Any, parts: list[str], seconds: float, telling: Callable[[str], None]) -> dict[str, Any]:
     """What `dsca_ros.ros.bench` finds: the node, and how it grows."""
     try:
@@ -108,13 +139,7 @@ def _over_ros(request: Any, parts: list[str], seconds: float, telling: Callable[
             f"the node needs ROS 2 ({error}); source your ROS, install the wheels (pip install 'dsca_ros[ros]'), "
             "or give --part engines"
         )
-    models, scales, engines = request.models, request.scales, request.engines
-    about: dict[str, object] = {
-        "model": models[0] if models else DEFAULT_MODEL,
-        "scale": scales[0] if scales else 2,
-        "engine": engines[0] if engines else "auto",
-        "threads": request.threads,
-    }
+    about = _about_one(request)
     figures: dict[str, Any] = {}
     try:
         with ros_for_bench():

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 #: What can be measured.
-PARTS = ("engines", "node", "growth")
+PARTS = ("engines", "node", "replay", "growth")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ def _tables(figures: dict[str, Any]) -> list[Columns]:
         tables.append(Columns("engines: an array in, an array out", headings, 4, rows))
     if "node" in figures:
         tables += _node(figures["node"])
+    if "replay" in figures:
+        tables.append(_replay(figures["replay"]))
     if "growth" in figures:
         tables += _growth(figures["growth"])
     return tables
@@ -119,6 +121,16 @@ def _node(rows: list[dict[str, Any]]) -> list[Columns]:
         Columns(title, headings, 1, whole),
         Columns("parts of that latency, ms, p50 / p95 / p99", ("size", *names), 1, parts),
     ]
+
+
+def _replay(rows: list[dict[str, Any]]) -> Columns:
+    headings = ("model", "size", "engine", "Hz", "MB/s in", "MB/s out", "busy: read", "engine", "write")
+    cells = []
+    for row in rows:
+        rates = [f"{row[name]:g}" for name in ("hz", "in_mb_per_s", "out_mb_per_s")]
+        shares = [f"{100 * row['share'][name]:.0f} %" for name in ("read", "engine", "write")]
+        cells.append([_name(row), row["size"], row["engine"], *rates, *shares])
+    return Columns("dsca replay", headings, 3, cells)
 
 
 def _growth(growth: dict[str, Any]) -> list[Columns]:
