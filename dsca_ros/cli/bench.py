@@ -64,7 +64,9 @@ def bench(
         with console.status("measuring the machine") as status:
             figures: dict[str, Any] = {"machine": machine()}
             if "engines" in parts:
-                figures["engines"] = [*measure(request, status.update), *measure_peers(request, status.update)]
+                figures["engines"] = list(measure(request, status.update))
+                if not engine:
+                    figures["engines"] += measure_peers(request, status.update)
             if "replay" in parts:
                 figures["replay"] = _replays(request, seconds, status.update)
             if {"node", "growth"} & set(parts):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import openvino as ov
 
@@ -26,7 +28,6 @@ class OpenVinoEngine:
         self.device, self.threads = "CPU", threads
         self._model = model
         self._graph = model.read()
-        self._core = ov.Core()
         self._requests: dict[tuple[int, int], ov.InferRequest] = {}
         workers = "all cores" if not threads else f"{threads} thread{'s' * (threads > 1)}"
         self.description = f"OpenVINO {ov.__version__.split('-')[0]} (CPU, {workers})"
@@ -47,10 +48,10 @@ class OpenVinoEngine:
                 "ENABLE_CPU_PINNING": False,
             }
             try:
-                graph = self._core.read_model(self._graph)
+                graph = core().read_model(self._graph)
                 image = next(given for given in graph.inputs if len(given.partial_shape) == 4)
                 graph.reshape({image: [1, 1, *shape]})
-                request = self._core.compile_model(graph, "CPU", options).create_infer_request()
+                request = core().compile_model(graph, "CPU", options).create_infer_request()
             except Exception as error:  # openvino raises its own kinds, straight from C++
                 raise EngineError(f"OpenVINO cannot load {self._model.path}: {_line(error)}") from error
             while len(self._requests) >= KEPT_SIZES:
@@ -71,6 +72,16 @@ class OpenVinoEngine:
     def close(self) -> None:
         """See `Engine.close`."""
         self._requests.clear()
+
+
+@cache
+def core() -> ov.Core:
+    """OpenVINO itself: one for the process, and never freed.
+
+    Each exchanges its thread's stack for signals, and puts the one before back when it goes. Of two that go in another
+    order than they came, a freed stack stays behind, and the next Ctrl-C is a crash.
+    """
+    return ov.Core()
 
 
 def _line(error: Exception) -> str:

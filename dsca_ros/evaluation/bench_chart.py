@@ -33,7 +33,7 @@ def relative_errors(sets: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
 
 
 def chart_points(figures: dict[str, Any], truth: dict[str, Any], size: str) -> list[dict[str, Any]]:
-    """What is drawn: ``method, scale, engine, ms, error`` of every row of that size that has both figures."""
+    """What is drawn: ``method, scale, engine, ms, error`` of every method of that size, on the engine it is fastest on."""
     errors = relative_errors(truth["sets"])
     points = []
     for row in figures["engines"]:
@@ -41,9 +41,10 @@ def chart_points(figures: dict[str, Any], truth: dict[str, Any], size: str) -> l
         # OpenCV's own bicubic makes depth of holes, so no error is told for it.
         error = errors.get((method, row["scale"])) if row["engine"] != "OpenCV" else None
         if row["size"] == size and "ms" in row and error:
-            names = {"method": method, "scale": row["scale"], "engine": row["engine"], "precision": row["precision"]}
+            names = {"method": method, "scale": row["scale"], "engine": row["engine"]}
             points.append({**names, "ms": row["ms"], "error": error})
-    return points
+    points.sort(key=lambda point: point["ms"])
+    return list({(point["method"], point["scale"]): point for point in reversed(points)}.values())
 
 
 def draw_chart(figures: dict[str, Any], truth: dict[str, Any], size: str, path: Path) -> None:

@@ -74,7 +74,7 @@ def installation() -> dict[str, Any]:
         engines.append({"engine": kind.name, "version": kind.version(), "usable": reason is None, "why_not": reason})
     usable = {e["engine"] for e in engines if e["usable"]}
     chosen = next((kind.name for kind in ENGINES if kind.name in usable), None)
-    names = ("dsca_ros", "numpy", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx", "pycuda", "rclpy")
+    names = ("dsca_ros", "numpy", "onnxruntime", "openvino", "torch", "tensorrt", "tensorrt_rtx", "pycuda", "rclpy")
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",

@@ -1,5 +1,8 @@
 """What every engine owes its callers, held on those for CPUs with a small random network."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -152,3 +155,24 @@ def test_all_give_the_same(use_tiny_models, depth_image):
         np.testing.assert_array_equal(result > 0, results[0] > 0)
         # Half-way between two surfaces, a last digit decides which one it is.
         assert (np.abs(result - results[0]) <= 1e-5 * results[0]).mean() > 0.999
+
+
+def test_a_signal_after_engines_that_came_and_went_in_any_order_is_no_crash(kind, use_tiny_models):
+    """In a process of its own, which a crash would take along; with the stack for signals that pytest sets up too."""
+    code = f"""
+import faulthandler, signal
+faulthandler.enable()
+from dsca_ros.engine.factory import create_engine
+import numpy as np
+first, second = (create_engine({kind.name!r}, "tiny", 2, threads=1) for _ in range(2))
+for engine in (first, second):
+    engine.infer(np.ones((8, 8), np.float32), (0.1, 10.0))
+first.close()
+del first, engine
+second.close()
+del second
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

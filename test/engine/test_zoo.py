@@ -66,18 +66,18 @@ def test_an_unknown_engine_names_those_there_are(use_tiny_models):
 
 
 @pytest.mark.parametrize(
-    ("engine", "runs"), [("auto", "ONNX Runtime"), ("onnxruntime", "ONNX Runtime"), ("torch", "torch")]
+    ("engine", "runs"), [("openvino", "OpenVINO"), ("onnxruntime", "ONNX Runtime"), ("torch", "torch")]
 )
 def test_an_engine_is_made_by_name(use_tiny_models, engine, runs):
-    if engine == "torch":
-        pytest.importorskip("torch")
+    if engine != "onnxruntime":
+        pytest.importorskip(engine)
     made = create_engine(engine, "tiny", 4, threads=1)
     assert made.scale == 4 and runs in made.description
     made.close()
 
 
 def test_an_engine_that_cannot_run_says_why_and_what_to_do(use_tiny_models, monkeypatch):
-    without(monkeypatch, "onnxruntime", "torch")
+    without(monkeypatch, "onnxruntime", "openvino", "torch")
     for engine in ("auto", "onnxruntime"):
         with pytest.raises(EngineError, match="pip install onnxruntime"):
             create_engine(engine, "tiny", 2)
@@ -86,9 +86,9 @@ def test_an_engine_that_cannot_run_says_why_and_what_to_do(use_tiny_models, monk
             create_engine(engine, "tiny", 2)
 
 
-def test_torch_runs_where_there_is_no_onnxruntime(use_tiny_models, monkeypatch):
+def test_torch_runs_where_there_is_no_other(use_tiny_models, monkeypatch):
     pytest.importorskip("torch")
-    without(monkeypatch, "onnxruntime")
+    without(monkeypatch, "onnxruntime", "openvino")
     assert create_engine("auto", "tiny", 2).description.startswith("torch ")
 
 

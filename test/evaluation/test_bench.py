@@ -102,3 +102,11 @@ def test_the_table_tells_share_of_peak_and_errors():
     on_gpu = ROW | {"runs_on": "TensorRT (GPU)", "up_ms": 0.1, "engine_ms": 3.0, "down_ms": 0.2}
     assert "up 0.10, engine 3.00, down 0.20 | 0.20 | – |" in bench_markdown({"machine": MACHINE, "engines": [on_gpu]})
     assert bench_tables(figures, [(ROW, "ms", 1.5)])
+
+
+def test_peers_are_measured_at_every_scale_and_size(use_tiny_models):
+    rows = list(bench.measure_peers(request(scales=[2, 4], sizes=[(32, 24)]), lambda _: None))
+    found = {(row["model"], row["engine"], row["scale"]) for row in rows}
+    ways = [("nearest", "numpy"), ("bilinear", "numpy"), ("bicubic", "numpy"), ("bicubic", "OpenCV")]
+    assert found == {(*way, scale) for way in ways for scale in (2, 4)}
+    assert all(set(row) == set(ROW) and row["ms"] > 0 for row in rows)
