@@ -33,7 +33,7 @@ def relative_errors(sets: list[dict[str, Any]]) -> dict[tuple[str, int], float]:
 
 
 def chart_points(figures: dict[str, Any], truth: dict[str, Any], size: str) -> list[dict[str, Any]]:
-    """What is drawn: ``method, scale, engine, ms, error`` of every method of that size, on the engine it is fastest on."""
+    """What is drawn: ``method, scale, engine, ms, error`` of every method at that size, where it is fastest."""
     errors = relative_errors(truth["sets"])
     points = []
     for row in figures["engines"]:
