@@ -13,8 +13,8 @@ from dsca_ros.replay.errors import ReplayError
 #: Sides of a half, pixels; larger images are made smaller.
 MAX_WIDTH, MAX_HEIGHT = 960, 960
 FRAMES_PER_SECOND = 30.0
-#: The colours' ends, metres: fixed, so that they do not flicker.
-NEAREST, FARTHEST = 0.3, 6.0
+#: The colours' ends are these shares of the first frame's depth, and stay so: else they would flicker.
+NEAREST, FARTHEST = 0.02, 0.98
 
 
 class Preview:
@@ -29,7 +29,7 @@ class Preview:
         self._path, self._title = path, Path(title).name
         self._partial = path.with_name(f"{path.stem}.partial{path.suffix}")
         self._video: cv2.VideoWriter | None = None
-        self._size = (0, 0)
+        self._size, self._ends = (0, 0), (0.3, 6.0)
         self._topic = ""
 
     def add(self, topic: str, depth: np.ndarray, result: np.ndarray, time: int) -> None:
@@ -47,6 +47,10 @@ class Preview:
         if self._video is None:
             height, width = result.shape
             shrink = min(1.0, MAX_WIDTH / width, MAX_HEIGHT / height)
+            metres = units.to_metres(depth)
+            if metres.any():
+                nearest, farthest = np.quantile(metres[metres > 0], (NEAREST, FARTHEST))
+                self._ends = 0.9 * float(nearest), 1.1 * float(farthest)
             # Video codecs want even sides.
             self._size = (2 * round(width * shrink / 2), 2 * round(height * shrink / 2))
             whole = 2 * self._size[0], self._size[1]
@@ -54,8 +58,8 @@ class Preview:
             if not self._video.isOpened():
                 raise ReplayError(f"{self._path} cannot be written: OpenCV cannot make an mp4 there")
         halves = [
-            cv2.resize(coloured(depth), self._size, interpolation=cv2.INTER_NEAREST),
-            cv2.resize(coloured(result), self._size, interpolation=cv2.INTER_AREA),
+            cv2.resize(coloured(depth, *self._ends), self._size, interpolation=cv2.INTER_NEAREST),
+            cv2.resize(coloured(result, *self._ends), self._size, interpolation=cv2.INTER_AREA),
         ]
         picture = np.hstack(halves)
         text = f"{self._title}  {time / 1e9:.2f} s"
@@ -71,12 +75,12 @@ class Preview:
             self._partial.replace(self._path)
 
 
-def coloured(depth: np.ndarray) -> np.ndarray:
-    """[H, W, 3] uint8 BGR: near red, far blue, black where invalid."""
+def coloured(depth: np.ndarray, nearest: float, farthest: float) -> np.ndarray:
+    """[H, W, 3] uint8 BGR: red at the nearest, blue at the farthest, metres; black where invalid."""
     metres = units.to_metres(depth)
     with np.errstate(divide="ignore"):
         # As inverse depth, in which near things differ as much as they look.
-        share = (1.0 / metres - 1.0 / FARTHEST) / (1.0 / NEAREST - 1.0 / FARTHEST)
+        share = (1.0 / metres - 1.0 / farthest) / (1.0 / nearest - 1.0 / farthest)
     colours = cv2.applyColorMap((255 * np.clip(share, 0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO)
     colours[metres == 0] = 0
     return colours

@@ -326,7 +326,7 @@ def test_two_nodes_in_two_namespaces_do_not_cross(graph: Graph, robots: tuple[Ro
         graph.spin_until(lambda n=3 * count: all(len(r.came) == n for r in robots), "both results")
     for robot in robots:
         metres = [np.nanmax(pixels(m).astype(float)) for m in robot.came if isinstance(m, Image)]
-        assert metres == 5 * [robot.number / (units.MM_PER_M if robot is left else 1)]
+        assert metres == pytest.approx(5 * [robot.number / (units.MM_PER_M if robot is left else 1)], rel=1e-6)
         clouds = [xyz(m) for m in robot.came if isinstance(m, PointCloud2)]
         assert [cloud.shape[:2] for cloud in clouds] == 5 * [(24, 32) if robot is left else (96, 128)]
         counts = {"received": 5, "published": 5}
