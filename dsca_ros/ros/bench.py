@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -206,7 +207,9 @@ class NodeBench:
     def _parts(self) -> dict[str, list[float]]:
         parts: dict[str, list[float]] = {name: [] for name in PARTS}
         for trace, came in zip(self._traces, self._camera.came):
-            frames = [json.loads(line) for line in trace.read_text().replace("\0", "").splitlines()]
+            # A result may be heard before its line is written.
+            self._spin(IN_FLIGHT, until=partial(_has_lines, trace, len(came)))
+            frames = _frames(trace)
             names = ("waited", "decode", "engine", "encode", "publish")
             for frame in frames:
                 inside = [frame[name] for name in names]
@@ -366,6 +369,15 @@ def _start(namespace: str, parameters: dict[str, object], trace: Path) -> subpro
         command += ["-p", f"{name}:={value}"]
     with trace.with_suffix(".log").open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def _frames(trace: Path) -> list[dict[str, float]]:
+    """The lines of a trace; zeros stand where it was cut."""
+    return [json.loads(line) for line in trace.read_text().replace("\0", "").split("\n")[:-1]]
+
+
+def _has_lines(trace: Path, number: int) -> bool:
+    return len(_frames(trace)) >= number
 
 
 def _last_line(log: Path) -> str:
