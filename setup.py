@@ -89,7 +89,7 @@ setup(
             "mypy",
             "types-PyYAML",
             "colcon-common-extensions",
-            "openvino",
+            "openvino; platform_machine == 'x86_64'",
             # Builds engines where there is no GPU.
             "tensorrt-rtx-cu13; platform_machine == 'x86_64' and sys_platform == 'linux'",
         ],
