@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from std_msgs.msg import Header
 
 from dsca_ros.depth.camera import Intrinsics, scale_principal_point
-from dsca_ros.depth.compressed import CompressedDepthError, decode_compressed_depth, encode_compressed_depth
+from dsca_ros.depth.compressed import MAX_PIXELS, CompressedDepthError, decode_compressed_depth, encode_compressed_depth
 
 #: Depth encodings taken, and the dtype of a pixel.
 DEPTH_ENCODINGS: dict[str, np.dtype] = {
@@ -25,6 +25,9 @@ DEPTH_ENCODINGS: dict[str, np.dtype] = {
 }
 #: Larger images are taken for corrupt messages.
 MAX_SIDE = 16384
+#: Focal lengths of a real camera lie between, pixels, and nothing else in a camera_info is as large: with these
+#: bounds every point computed from it is finite.
+LEAST_FOCAL, LARGEST_VALUE = 1e-3, 1e9
 
 _POINT_FIELDS = [
     PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")
@@ -43,21 +46,25 @@ class BadMessage(ValueError):
         self.cause = cause
 
 
-def decode(message: Image | CompressedImage) -> tuple[np.ndarray, str]:
+def decode(message: Image | CompressedImage, max_pixels: int = MAX_SIDE**2) -> tuple[np.ndarray, str]:
     """A depth message's pixels as `decode_depth` gives them, and their encoding.
+
+    Args:
+        message: raw or compressed.
+        max_pixels: larger images are refused, compressed ones by what they announce.
 
     Raises:
         BadMessage: if it cannot be read.
     """
     if isinstance(message, Image):
-        return decode_depth(message), message.encoding
+        return decode_depth(message, max_pixels), message.encoding
     try:
-        return decode_compressed_depth(message.data, message.format)
+        return decode_compressed_depth(message.data, message.format, min(max_pixels, MAX_PIXELS))
     except CompressedDepthError as error:
         raise BadMessage("bad_compressed", str(error)) from None
 
 
-def decode_depth(message: Image) -> np.ndarray:
+def decode_depth(message: Image, max_pixels: int = MAX_SIDE**2) -> np.ndarray:
     """A read-only view of a depth message's pixels; a copy only where bytes must be swapped.
 
     Returns:
@@ -75,6 +82,8 @@ def decode_depth(message: Image) -> np.ndarray:
         raise BadMessage("empty_image", f"depth image of {width}x{height} has no pixels")
     if height > MAX_SIDE or width > MAX_SIDE:
         raise BadMessage("too_large", f"depth image of {width}x{height} is larger than {MAX_SIDE} pixels a side")
+    if height * width > max_pixels:
+        raise BadMessage("too_large", f"depth image of {width}x{height} has more than {max_pixels} pixels: max_pixels")
     if step < width * dtype.itemsize:
         need = width * dtype.itemsize
         raise BadMessage("bad_step", f"depth image has step {step}, a row of {width} pixels needs {need} bytes")
@@ -140,10 +149,10 @@ def image_size(info: CameraInfo) -> tuple[int, int]:
 
 
 def check_camera_info(info: CameraInfo, width: int, height: int) -> None:
-    """Holds a camera_info to the size of the image it goes with.
+    """Holds a camera_info to the image it goes with, and to what a camera can be.
 
     Raises:
-        BadMessage: if it describes another image.
+        BadMessage: if it describes another image, or no camera.
     """
     described = image_size(info)
     if described != (width, height):
@@ -152,6 +161,11 @@ def check_camera_info(info: CameraInfo, width: int, height: int) -> None:
             f"camera_info is for {described[0]}x{described[1]}, the image is {width}x{height}; "
             "is it of the same stream and profile?",
         )
+    values = (*info.k, *info.d, *info.r, *info.p)
+    focal = (info.k[0], info.k[4], info.p[0], info.p[5])
+    # A comparison with NaN is false.
+    if not all(abs(v) <= LARGEST_VALUE for v in values) or any(0 < f < LEAST_FOCAL for f in focal):
+        raise BadMessage("camera_info_values", "camera_info holds numbers that no camera has: NaN, infinite or absurd")
 
 
 def scale_camera_info(info: CameraInfo, scale: int, header: Header) -> CameraInfo:
