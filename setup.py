@@ -76,6 +76,8 @@ setup(
         "dev": [
             "pytest",
             "pytest-xdist",
+            # Makes the hostile messages and files of the fuzz tests.
+            "hypothesis",
             "ruff",
             "mypy",
             "types-PyYAML",
