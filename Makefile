@@ -27,13 +27,15 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test lint clean distclean
+.PHONY: help setup demo test soak lint clean distclean
 
 help:
 	@echo 'make demo    the main job, running: synthetic camera, node and monitor; sets itself up'
 	@echo '             make demo ARGS="--seconds 20 --scale 4"'
 	@echo 'make test    every test; sets itself up'
 	@echo '             make test ARGS="-k camera_info"'
+	@echo 'make soak    half an hour of faults: camera, node and engine killed, stopped, hung ...'
+	@echo '             make soak ARGS="--minutes 10 --period 15"'
 	@echo 'make setup   that set-up alone: .venv with ROS, training and test tools'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make clean   remove what builds, tests and the demo wrote; make distclean: .venv too'
@@ -48,6 +50,9 @@ demo: $(DEMO_READY)
 test: $(SETUP_READY)
 	@# Files in turn on two cores: those of ROS measure latencies, which more at once would spoil.
 	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
+
+soak: $(SETUP_READY)
+	$(PY) test/ros/soak.py $(ARGS)
 
 lint: $(SETUP_READY)
 	$(PY) -m ruff check .
