@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -297,11 +298,15 @@ def until_answered(graph: Graph, *processes: Process) -> None:
 
 
 def test_a_node_that_is_killed_again_and_again_comes_back_each_time(graph: Graph, tmp_path: Path) -> None:
-    """`make soak` does it more often."""
+    """Every other time in the middle of its start. $DSCA_KILLS says how often; make soak does it under load."""
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     graph.start(CAMERA, **SMALL)
     graph.listener.subscribe(*OUTPUTS)
-    for _ in range(4):
+    for number in range(int(os.environ.get("DSCA_KILLS", "3"))):
+        if number % 2:
+            half_started = graph.start(NODE, env)
+            graph.spin_until(lambda p=half_started: "dsca_" in p.output(), "its first line")
+            half_started.kill()
         node = graph.start(NODE, env)
         until_answered(graph, node)
         node.popen.kill()
