@@ -30,13 +30,15 @@ unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup demo test test-kilted lint clean distclean
+.PHONY: help setup demo test test-kilted soak lint clean distclean
 
 help:
 	@echo 'make demo    the main job, running: synthetic camera, node and monitor; sets itself up'
 	@echo '             make demo ARGS="--seconds 20 --scale 4"'
 	@echo 'make test    every test, and the ROS tests again under ROS 2 Kilted; sets itself up'
 	@echo '             make test ARGS="-k camera_info"'
+	@echo 'make soak    half an hour of faults: camera, node and engine killed, stopped, hung ...'
+	@echo '             make soak ARGS="--minutes 10 --period 15"'
 	@echo 'make setup   that set-up alone: .venv with ROS, training and test tools'
 	@echo 'make lint    ruff and mypy'
 	@echo 'make clean   remove what builds, tests and the demo wrote; make distclean: .venv too'
@@ -62,6 +64,9 @@ test-kilted: $(KILTED_READY)
 	else \
 	  echo "--- ROS 2 Kilted: skipped, there are no wheels of it for $$($(PY) -V)"; \
 	fi
+
+soak: $(SETUP_READY)
+	$(PY) test/ros/soak.py $(ARGS)
 
 lint: $(SETUP_READY)
 	$(PY) -m ruff check .

@@ -47,15 +47,17 @@ setup(
         ],
     },
     python_requires=">=3.10",
-    # On a ROS machine rosdep installs these by package.xml, and colcon ignores this list.
+    # On a ROS machine rosdep installs these by package.xml, and colcon ignores this list. Lower bounds are what a
+    # feature needs, or what Ubuntu 22.04 (Humble) has; there are no upper ones, which would keep a robot from mending
+    # a library: `make test` runs with the newest.
     install_requires=[
-        "numpy>=1.21",
-        "onnxruntime",
-        "PyYAML",
-        "typer",
-        "rich",
-        "matplotlib",
-        "opencv-python-headless",
+        "numpy>=1.21",  # Humble's; both 1 and 2 work
+        "onnxruntime>=1.12",  # the first with opset 17, which the models have
+        "PyYAML>=5.4",  # Humble's; older ones have known holes
+        "typer>=0.4",  # Humble's
+        "rich>=11",  # Humble's
+        "matplotlib>=3.5",  # the first with layout="constrained"
+        "opencv-python-headless>=4.5",  # Humble's
     ],
     extras_require={
         # ROS itself, for machines without it: Linux on x86-64 only. The meta packages pin
@@ -76,7 +78,8 @@ setup(
         # pycuda is built where it is installed, with the CUDA toolkit. On a Jetson, TensorRT is JetPack's.
         "tensorrt": ["tensorrt-rtx-cu13; platform_machine == 'x86_64'", "pycuda", "onnx"],
         "openvino": ["openvino"],
-        "train": ["torch>=2.9", "safetensors", "onnx", "onnxscript"],
+        # torch before 2.6 ran code from a checkpoint in spite of weights_only; 2.9 has the optimiser muon.
+        "train": ["torch>=2.9", "safetensors>=0.4", "onnx>=1.12", "onnxscript"],
         # The first that holds chunks to their checksums.
         "replay": ["rosbags>=0.11.9"],
         "dask": ["distributed"],
@@ -85,6 +88,8 @@ setup(
         "dev": [
             "pytest",
             "pytest-xdist",
+            # Makes the hostile messages and files of the fuzz tests.
+            "hypothesis",
             "ruff",
             "mypy",
             "types-PyYAML",

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dsca_ros.depth.camera import Intrinsics, scale_principal_point
 from dsca_ros.depth.image_layout import BadMessage
+
+#: Focal lengths of a real camera are larger, pixels, and nothing else in a camera_info is as large: with these bounds
+#: every point computed from it is finite.
+LEAST_FOCAL, LARGEST_VALUE = 1e-3, 1e9
+
+
+def check_plausible(values: Iterable[float], focal: Iterable[float]) -> None:
+    """Holds the numbers of a camera_info to what a camera can be.
+
+    Args:
+        values: all of them.
+        focal: the focal lengths among them, pixels; 0 where there is no calibration.
+
+    Raises:
+        BadMessage: if they are none of a camera.
+    """
+    # A comparison with NaN is false.
+    if not all(abs(v) <= LARGEST_VALUE for v in values) or any(0 < f < LEAST_FOCAL for f in focal):
+        raise BadMessage("camera_info_values", "camera_info holds numbers that no camera has: NaN, infinite or absurd")
 
 
 @dataclass(frozen=True)

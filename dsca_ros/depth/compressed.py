@@ -42,7 +42,9 @@ class CompressedDepthError(ValueError):
     """Data that is no compressed depth, or depth that cannot be compressed; the text is one line that says why."""
 
 
-def decode_compressed_depth(data: bytes | memoryview | np.ndarray | array[int], format: str) -> tuple[np.ndarray, str]:
+def decode_compressed_depth(
+    data: bytes | memoryview | np.ndarray | array[int], format: str, max_pixels: int = MAX_PIXELS
+) -> tuple[np.ndarray, str]:
     """The depth in a ``compressedDepth`` message.
 
     RVL has no checksum: damage that leaves the number of pixels right gives wrong depth, not an error.
@@ -50,6 +52,7 @@ def decode_compressed_depth(data: bytes | memoryview | np.ndarray | array[int], 
     Args:
         data: the message's bytes.
         format: its text, as in ``16UC1; compressedDepth png``. Without a codec, or without any suffix, it is PNG.
+        max_pixels: larger images are refused by what they announce, before anything is unpacked.
 
     Returns:
         [H, W] ``uint16`` as sent or ``float32`` metres, 0 invalid; and the encoding, a key of `ENCODINGS`.
@@ -71,7 +74,7 @@ def decode_compressed_depth(data: bytes | memoryview | np.ndarray | array[int], 
             f"compressed depth has A = {a:g} and B = {b:g}; finite numbers and A above 0 are needed"
         )
     image = payload[_HEADER.size :]
-    pixels = _decode_png(image) if codec == "png" else _decode_rvl(image)
+    pixels = _decode_png(image, max_pixels) if codec == "png" else _decode_rvl(image, max_pixels)
     return (_from_inverse(pixels, a, b) if inverse else pixels), encoding
 
 
@@ -132,12 +135,12 @@ def _unknown_encoding(encoding: str) -> CompressedDepthError:
     return CompressedDepthError(f"depth encoding {encoding!r} is unknown; accepted: {', '.join(ENCODINGS)}")
 
 
-def _check_size(width: int, height: int) -> None:
+def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
     if width == 0 or height == 0:
         raise CompressedDepthError(f"depth image of {width}x{height} has no pixels")
-    if width > MAX_SIDE or height > MAX_SIDE or width * height > MAX_PIXELS:
+    if width > MAX_SIDE or height > MAX_SIDE or width * height > max_pixels:
         raise CompressedDepthError(
-            f"depth image of {width}x{height} is larger than {MAX_SIDE} pixels a side or {MAX_PIXELS} in all"
+            f"depth image of {width}x{height} is larger than {MAX_SIDE} pixels a side or {max_pixels} in all"
         )
 
 
@@ -175,7 +178,7 @@ def _encode_png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL])[1].tobytes()
 
 
-def _decode_png(image: memoryview) -> np.ndarray:
+def _decode_png(image: memoryview, max_pixels: int) -> np.ndarray:
     """[H, W] uint16. Looked over before it is decoded: OpenCV allocates what a PNG announces, and prints of damage."""
     if image[:8] != _PNG_SIGNATURE:
         raise CompressedDepthError("compressed depth is not a PNG, though its format says so")
@@ -184,7 +187,7 @@ def _decode_png(image: memoryview) -> np.ndarray:
     if bits != 16 or colour != 0:
         kind = _PNG_COLOURS.get(colour, f"colour type {colour}")
         raise CompressedDepthError(f"compressed depth is a PNG of {bits} bit {kind}; 16 bit grey is needed")
-    _check_size(width, height)
+    _check_size(width, height, max_pixels)
     try:
         pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -234,12 +237,12 @@ def _encode_rvl(pixels: np.ndarray) -> bytes:
     return _RVL_SIZE.pack(pixels.shape[1], pixels.shape[0]) + _pack_numbers(numbers)
 
 
-def _decode_rvl(image: memoryview) -> np.ndarray:
+def _decode_rvl(image: memoryview, max_pixels: int) -> np.ndarray:
     """[H, W] uint16."""
     if len(image) < _RVL_SIZE.size:
         raise CompressedDepthError(f"RVL image has {len(image)} bytes; {_RVL_SIZE.size} for its size are needed")
     width, height = _RVL_SIZE.unpack_from(image)
-    _check_size(width, height)
+    _check_size(width, height, max_pixels)
     size = width * height
     data = image[_RVL_SIZE.size :]
     if len(data) == 0 or len(data) % 4:

@@ -35,6 +35,7 @@ def read_pixels(
     encoding: str,
     step: int,
     is_bigendian: bool,
+    max_pixels: int = MAX_SIDE**2,
 ) -> np.ndarray:
     """A read-only view of a depth image's pixels; a copy only where bytes must be swapped.
 
@@ -45,6 +46,7 @@ def read_pixels(
         encoding: a key of `DEPTH_ENCODINGS`.
         step: bytes from a row to the next; rows may be padded.
         is_bigendian: the order of a pixel's bytes.
+        max_pixels: larger images are refused.
 
     Returns:
         [height, width] ``uint16`` millimetres or ``float32`` metres.
@@ -60,6 +62,8 @@ def read_pixels(
         raise BadMessage("empty_image", f"depth image of {width}x{height} has no pixels")
     if height > MAX_SIDE or width > MAX_SIDE:
         raise BadMessage("too_large", f"depth image of {width}x{height} is larger than {MAX_SIDE} pixels a side")
+    if height * width > max_pixels:
+        raise BadMessage("too_large", f"depth image of {width}x{height} has more than {max_pixels} pixels: max_pixels")
     if step < width * dtype.itemsize:
         need = width * dtype.itemsize
         raise BadMessage("bad_step", f"depth image has step {step}, a row of {width} pixels needs {need} bytes")

@@ -16,7 +16,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +258,9 @@ def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
         plan = data[end + 1 :]
         if _digest(about["key"], about["facts"], plan) != about["sha256"]:
             raise ValueError("truncated or changed")
-    except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError):
+        if about["key"].keys() != {field.name for field in fields(EngineKey)} or not isinstance(about["facts"], dict):
+            raise ValueError("of another version")
+    except (AttributeError, KeyError, TypeError, RecursionError, json.JSONDecodeError, UnicodeDecodeError):
         raise ValueError("its head cannot be read") from None
     return about, plan
 

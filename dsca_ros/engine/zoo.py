@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,6 +22,10 @@ MANIFEST = "manifest.yaml"
 PRECISIONS = ("fp32", "fp16")
 #: What a model takes: a camera's depth, or the benchmark's maps of 0-255.
 DEPTH, LEVELS = "depth", "levels"
+#: Names of models and of their files. Engines are kept under them: a name with a folder in it would lead elsewhere.
+PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+#: What reading a manifest raises that is none; nested too deeply and too large a number are among it.
+_UNREADABLE = (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -82,14 +88,25 @@ def list_models(folder: Path | None = None) -> list[ModelFile]:
     try:
         manifest = yaml.safe_load((folder / MANIFEST).read_text()) or {}
         return [
-            ModelFile(model, int(scale), precision, folder / entry["file"], entry["sha256"], about["domain"])
+            ModelFile(
+                _plain(model), int(scale), _plain(precision), folder / _plain(entry["file"]), entry["sha256"], domain
+            )
             for model, about in manifest.get("models", {}).items()
+            for domain in [_plain(about["domain"])]
             for scale, precisions in about["scales"].items()
             for precision, entry in precisions.items()
         ]
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except _UNREADABLE as error:
         text = " ".join(str(error).split())
         raise EngineError(f"cannot read {folder / MANIFEST} ({text}): install dsca_ros again") from None
+
+
+def _plain(name: Any) -> str:
+    if not isinstance(name, str) or not PLAIN_NAME.fullmatch(name):
+        # Nothing else is shown: a few lines of YAML are a list that takes hours to write out.
+        shown = repr(name[:80]) if isinstance(name, str) else f"a {type(name).__name__}"
+        raise ValueError(f"{shown} is no name; letters, digits, '.', '_' and '-' make one")
+    return name
 
 
 def find_model(model: str, scale: int, precision: str = "fp32") -> ModelFile:

@@ -40,9 +40,15 @@ class CameraInfos:
         return back
 
     def find(self, image: Image) -> CameraInfo | None:
-        """The info of an image's stamp, else the newest; None where there is none."""
+        """The info of an image's stamp, else the newest of its frame, else the newest; None where there is none."""
         with self._lock:
-            return self._infos.get(stamp_of(image)) or next(reversed(self._infos.values()), None)
+            exact = self._infos.get(stamp_of(image))
+            if exact is not None or not self._infos:
+                return exact
+            newest_first = list(reversed(self._infos.values()))
+        # Two cameras may be on one topic: points by the other one's intrinsics would lie.
+        of_frame = (info for info in newest_first if info.header.frame_id == image.header.frame_id)
+        return next(of_frame, newest_first[0])
 
     def clear(self) -> None:
         """Forgets all: they are of another profile, or of another time."""

@@ -53,6 +53,10 @@ class Health:
     engine_note: str = ""
     #: Why a network that was asked for is not the one that runs.
     network_error: str = ""
+    #: That the engine does not answer; empty while it does.
+    hangs: str = ""
+    #: Publishers of the camera's topics; more than one mix their frames.
+    cameras: int = 0
     #: State of the node's lifecycle.
     lifecycle: str = "active"
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -74,6 +78,7 @@ class Health:
         with self._lock:
             self.engine, self.device = "none", ""
             self.engine_state, self.engine_note, self.network_error, self._error = RUNNING, "", "", None
+            self.hangs = ""
             self._input.clear()
 
     def received(self) -> None:
@@ -139,7 +144,7 @@ class Health:
             return DiagnosticStatus.OK, "FINALIZED: it was shut down, and has to be started anew"
         if self.lifecycle != "active":
             return DiagnosticStatus.OK, f"{self.lifecycle.upper()}: `ros2 lifecycle` brings the node on"
-        for error in (self._error, self.network_error):
+        for error in (self.hangs, self._error, self.network_error):
             if error:
                 return DiagnosticStatus.ERROR, f"ERROR: {error}"
         if self.engine_state == FAILED:
@@ -152,6 +157,8 @@ class Health:
             return DiagnosticStatus.WARN, "WAITING: no depth image yet; is the input topic right?"
         if quiet > STALE_AFTER:
             return DiagnosticStatus.STALE, f"STALE: no depth image for {quiet:.0f} s; is the camera running?"
+        if self.cameras > 1:
+            return DiagnosticStatus.WARN, f"RUNNING: {self.cameras} cameras publish on one topic, and their frames mix"
         return DiagnosticStatus.OK, "RUNNING"
 
 

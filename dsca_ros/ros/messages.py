@@ -15,9 +15,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from std_msgs.msg import Header
 
 from dsca_ros.depth.camera import Intrinsics
-from dsca_ros.depth.camera_scaling import CameraNumbers
-from dsca_ros.depth.compressed import CompressedDepthError, decode_compressed_depth, encode_compressed_depth
-from dsca_ros.depth.image_layout import DEPTH_ENCODINGS, BadMessage, read_pixels
+from dsca_ros.depth.camera_scaling import CameraNumbers, check_plausible
+from dsca_ros.depth.compressed import MAX_PIXELS, CompressedDepthError, decode_compressed_depth, encode_compressed_depth
+from dsca_ros.depth.image_layout import DEPTH_ENCODINGS, MAX_SIDE, BadMessage, read_pixels
 
 _POINT_FIELDS = [
     PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")
@@ -28,21 +28,25 @@ _POINT_FIELDS = [
 _UNCOPIED: dict[str, bool] = {"check_fields": True} if "_check_fields" in Image.__slots__ else {}
 
 
-def decode(message: Image | CompressedImage) -> tuple[np.ndarray, str]:
+def decode(message: Image | CompressedImage, max_pixels: int = MAX_SIDE**2) -> tuple[np.ndarray, str]:
     """A depth message's pixels as `decode_depth` gives them, and their encoding.
+
+    Args:
+        message: raw or compressed.
+        max_pixels: larger images are refused, compressed ones by what they announce.
 
     Raises:
         BadMessage: if it cannot be read.
     """
     if isinstance(message, Image):
-        return decode_depth(message), message.encoding
+        return decode_depth(message, max_pixels), message.encoding
     try:
-        return decode_compressed_depth(message.data, message.format)
+        return decode_compressed_depth(message.data, message.format, min(max_pixels, MAX_PIXELS))
     except CompressedDepthError as error:
         raise BadMessage("bad_compressed", str(error)) from None
 
 
-def decode_depth(message: Image) -> np.ndarray:
+def decode_depth(message: Image, max_pixels: int = MAX_SIDE**2) -> np.ndarray:
     """A read-only view of a depth message's pixels; a copy only where bytes must be swapped.
 
     Returns:
@@ -51,9 +55,8 @@ def decode_depth(message: Image) -> np.ndarray:
     Raises:
         BadMessage: for an unknown encoding or a layout that contradicts itself.
     """
-    return read_pixels(
-        message.data, message.height, message.width, message.encoding, message.step, bool(message.is_bigendian)
-    )
+    layout = message.height, message.width, message.encoding, message.step, bool(message.is_bigendian)
+    return read_pixels(message.data, *layout, max_pixels)
 
 
 def encode_depth(depth: np.ndarray, header: Header, encoding: str) -> Image:
@@ -122,12 +125,13 @@ def image_size(info: CameraInfo) -> tuple[int, int]:
 
 
 def check_camera_info(info: CameraInfo, width: int, height: int) -> None:
-    """Holds a camera_info to the size of the image it goes with.
+    """Holds a camera_info to the image it goes with, and to what a camera can be.
 
     Raises:
-        BadMessage: if it describes another image.
+        BadMessage: if it describes another image, or no camera.
     """
     numbers_of(info).check_size(width, height)
+    check_plausible((*info.k, *info.d, *info.r, *info.p), (info.k[0], info.k[4], info.p[0], info.p[5]))
 
 
 def scale_camera_info(info: CameraInfo, scale: int, header: Header) -> CameraInfo:

@@ -118,10 +118,7 @@ class DscaNode(LifecycleNode, ClosableNode):
             self._free()
             self._tell_failure(str(error))
             return FAILURE
-        self.pipeline = Pipeline(
-            *(upsampler, self.settings, self._outputs, self.infos, self.health, self._warn),
-            now=lambda: self.get_clock().now().nanoseconds * 1e-9,
-        )
+        self.pipeline = self._make_pipeline(upsampler)
         self._tell_engine()
         return SUCCESS
 
@@ -185,7 +182,8 @@ class DscaNode(LifecycleNode, ClosableNode):
     def _free(self) -> None:
         self._active = False
         self._follow_demand()
-        pipeline, self.pipeline = self.pipeline, None
+        with self._switch_lock:
+            pipeline, self.pipeline = self.pipeline, None
         if pipeline is not None:
             pipeline.close()
         outputs, self._outputs = self._outputs, None
@@ -195,6 +193,13 @@ class DscaNode(LifecycleNode, ClosableNode):
         self.infos.clear()
         self._engine_told = ""
         self.health.freed()
+
+    def _make_pipeline(self, upsampler: Upsampler) -> Pipeline:
+        assert self._outputs is not None
+        return Pipeline(
+            *(upsampler, self.settings, self._outputs, self.infos, self.health, self._warn),
+            now=lambda: self.get_clock().now().nanoseconds * 1e-9,
+        )
 
     def _make_upsampler(self, settings: Settings) -> Upsampler:
         # Results are copied into messages before the next frame: no need of memory of their own.
@@ -261,6 +266,8 @@ class DscaNode(LifecycleNode, ClosableNode):
     def _on_timer(self) -> None:
         if self.pipeline is not None:
             self._tell_engine()
+            self._watch(self.pipeline)
+        self._count_cameras()
         # Matched events do the same at once, where the distribution has them.
         self._follow_demand()
         name = self.get_fully_qualified_name()
@@ -301,6 +308,23 @@ class DscaNode(LifecycleNode, ClosableNode):
         elif state == FAILED:
             self.get_logger().error(f"{what}: the engine failed, {note}; meanwhile on: {engine}")
 
+    def _watch(self, pipeline: Pipeline) -> None:
+        """Tells of an engine that does not answer, once in the log, and that it does again."""
+        seconds, told = pipeline.overdue(), self.health.hangs
+        remedy = "frames are dropped until it does; remedy: wait, or set the parameter engine again, which restarts it"
+        self.health.hangs = "" if seconds is None else f"the engine has not answered for {seconds:.0f} s; {remedy}"
+        if seconds is not None and not told:
+            self.get_logger().error(self.health.hangs)
+        elif seconds is None and told:
+            self.get_logger().info("the engine answers again")
+
+    def _count_cameras(self) -> None:
+        topics = [subscription.topic_name for subscription in self._subscriptions_to_camera]
+        self.health.cameras = max(map(self.count_publishers, topics), default=0)
+        if self.health.cameras > 1:
+            who = f"{self.health.cameras} cameras publish on {' or '.join(topics)}, and their frames mix"
+            self._warn("cameras", f"{who}; remedy: a namespace for each camera and its node")
+
     def _warn(self, cause: str, text: str) -> None:
         """Logs a warning, the same cause at most once in a while; none of what fails as ROS has been shut down."""
         if not self.context.ok():
@@ -328,6 +352,9 @@ class DscaNode(LifecycleNode, ClosableNode):
             if wanted.depth_transport != before.depth_transport:
                 self._let_go()
             self._follow_demand()
+        # Asked for again, an engine that hangs is left behind.
+        if self.health.hangs and any(change.name == "engine" for change in changes):
+            self._exchange_network()
         return SetParametersResult(successful=True)
 
     def _exchange_network(self) -> None:
@@ -347,13 +374,31 @@ class DscaNode(LifecycleNode, ClosableNode):
                     return
             loaded = pipeline, wanted.network
             try:
-                pipeline.exchange(self._make_upsampler(wanted))
+                upsampler = self._make_upsampler(wanted)
+                if not pipeline.exchange(upsampler):
+                    loaded = self._leave_behind(pipeline, upsampler), wanted.network
                 self.health.network_error = ""
             except Exception as error:  # whatever loading raises: the one that runs goes on, and so does this thread
                 reason = str(error) if isinstance(error, EngineError) else f"{type(error).__name__}: {error}"
                 text = f"{wanted.model} x{wanted.scale} cannot be loaded ({reason}); the one before goes on"
                 self.health.network_error = text
                 self.get_logger().error(text)
+
+    def _leave_behind(self, hanging: Pipeline, upsampler: Upsampler) -> Pipeline:
+        """Goes on without a pipeline whose engine hangs; it frees itself if the engine ever comes back."""
+        with self._switch_lock:
+            # The node may have been cleaned up meanwhile: then there is nothing to go on with.
+            wanted = self.pipeline is hanging
+            fresh = self._make_pipeline(upsampler) if wanted else hanging
+            if wanted:
+                self.pipeline = fresh
+                fresh.settings = self.settings  # they may have changed just now
+        if wanted:
+            self.get_logger().warning("the engine that hangs is left behind, and a new one runs")
+            hanging.close()
+        else:
+            upsampler.close()
+        return fresh
 
     # --- the end --------------------------------------------------------------------------------
 

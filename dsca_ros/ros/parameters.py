@@ -25,6 +25,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 #: Nothing that a depth camera measures is farther, metres; also what 16UC1 can hold.
 FARTHEST = 65.0
+#: A few bytes of compressed depth announce any size, and the network takes some 700 bytes of memory a pixel: 1080p.
+MAX_PIXELS = 1 << 21
 
 
 def _text(description: str, read_only: bool = False, choices: tuple[str, ...] = ()) -> ParameterDescriptor:
@@ -61,6 +63,7 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     "threads": (0, _integer("Threads of one inference on a CPU; 0 takes the number of cores", 0, 64)),
     "min_depth": (DEFAULT_RANGE[0], _number("Nearest depth taken as valid, metres", 0.01, FARTHEST)),
     "max_depth": (DEFAULT_RANGE[1], _number("Farthest depth taken as valid, metres", 0.01, FARTHEST)),
+    "max_pixels": (MAX_PIXELS, _integer("Pixels of the largest image taken; more is rejected", 1, 1 << 25)),
     "depth_unit": (0.001, _number("Metres a step of the camera's 16UC1; results are in mm", 1e-6, 1.0)),
     "fill_holes": ("none", _text_or_number("Holes to fill: none, all, or those of up to so many pixels across")),
     "output_encoding": ("passthrough", _text("Encoding of the result, or passthrough", choices=ENCODINGS)),
@@ -69,6 +72,10 @@ PARAMETERS: dict[str, tuple[Any, ParameterDescriptor]] = {
     "publish_points": (True, _text("Publish a point cloud while someone listens to it")),
     "points_stride": (1, _integer("Of the points, every so many per axis are published", 1, 16)),
     "points_organized": (True, _text("Publish points as an image, invalid ones NaN; else valid ones alone")),
+    "engine_timeout": (
+        5.0,
+        _number("Seconds a frame may take in the engine before that is an error; 0: any", 0.0, 3600.0),
+    ),
     "lazy": (True, _text("Subscribe to the camera and compute only while someone listens")),
     "autostart": (True, _flag("Configure and activate at once, without a lifecycle manager")),
 }
@@ -87,6 +94,7 @@ class Settings:
     threads: int
     min_depth: float
     max_depth: float
+    max_pixels: int
     depth_unit: float
     fill_holes: str | int | float
     output_encoding: str
@@ -95,6 +103,7 @@ class Settings:
     publish_points: bool
     points_stride: int
     points_organized: bool
+    engine_timeout: float
     lazy: bool
     autostart: bool
 

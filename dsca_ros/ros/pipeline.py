@@ -21,7 +21,7 @@ from rclpy.publisher import Publisher
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from dsca_ros.depth import holes, units
-from dsca_ros.engine.base import EngineError, EngineNotReady
+from dsca_ros.engine.base import KEPT_SIZES, EngineError, EngineNotReady
 from dsca_ros.ros import messages
 from dsca_ros.ros.camera_infos import CameraInfos
 from dsca_ros.ros.diagnostics import FrameTimes, Health
@@ -30,6 +30,10 @@ from dsca_ros.upsampler import Upsampler
 
 #: How long the end waits for a frame that is in work, seconds.
 END_WITHIN = 1.5
+#: What the first frame of a size may take at least, seconds: engines get ready for it.
+FIRST_WITHIN = 120.0
+#: How often a change of networks looks whether the engine hangs, seconds.
+LOOK_EVERY = 0.1
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,15 @@ class Frame:
 
     image: Image | CompressedImage
     arrived: float
+
+
+@dataclass(frozen=True)
+class Call:
+    """A frame that the engine is at, since when on the steady clock, and whether it is the first of its size."""
+
+    frame: Frame
+    since: float
+    first: bool
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,11 @@ class Pipeline:
         self._next: Upsampler | None = None
         self._slot: Frame | None = None
         self._in_work: Frame | None = None
+        self._call: Call | None = None
+        #: The frame that the engine took too long for; it is dropped when it comes back.
+        self._late: Frame | None = None
+        #: What the engine is ready for; the newest last, and no more than it keeps.
+        self._sizes: list[tuple[tuple[int, ...], str]] = []
         self._wake, self._publishing = threading.Condition(), threading.Lock()
         self._stopping, self._ended = False, threading.Event()
         self._thread = threading.Thread(target=self._work, name="dsca_worker", daemon=True)
@@ -107,24 +125,51 @@ class Pipeline:
                 self._health.count("dropped_forgotten")
             self._slot = self._in_work = None
 
-    def exchange(self, upsampler: Upsampler) -> None:
-        """Goes on with another network from the next frame on, and closes the old one; one thread at a time."""
+    def overdue(self) -> float | None:
+        """Seconds that the engine has been at a frame, where that is longer than it may take: the frame is given up."""
+        call, limit = self._call, self.settings.engine_timeout
+        if call is None or limit == 0:
+            return None
+        seconds = time.monotonic() - call.since
+        if seconds <= (max(limit, FIRST_WITHIN) if call.first else limit):
+            return None
+        with self._publishing, self._wake:
+            if self._in_work is call.frame:
+                self._late, self._in_work = call.frame, None
+                self._health.count("dropped_engine_timeout")
+        return seconds
+
+    def exchange(self, upsampler: Upsampler) -> bool:
+        """Goes on with another network from the next frame on, and closes the old one; one thread at a time.
+
+        Returns:
+            False if the engine hangs: then nothing has changed, and the network is the caller's still.
+        """
         with self._wake:
             old, self._next = self.upsampler, upsampler
             self._wake.notify_all()
-            self._wake.wait_for(lambda: self._next is None or self._stopping)
-            unused = old if self._next is None else upsampler
-            self._next = None
+        while True:
+            hangs = self.overdue() is not None
+            with self._wake:
+                if not hangs and not self._wake.wait_for(lambda: self._next is None or self._stopping, LOOK_EVERY):
+                    continue
+                taken, self._next = self._next is None, None
+                break
+        if hangs and not taken and not self._stopping:
+            return False
         # Not in the worker: to end a build takes long, and frames go on meanwhile.
-        self._close(unused)
+        self._close(old if taken else upsampler)
+        return True
 
     def close(self) -> None:
-        """Ends the thread, which frees the network; a frame that hangs is not waited for."""
+        """Ends the thread, which frees the network; a frame that hangs is not waited for, and not published."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
         if self._ended.wait(END_WITHIN):
             self._thread.join()
+        else:
+            self.forget()
 
     def _close(self, upsampler: Upsampler) -> None:
         try:
@@ -142,6 +187,7 @@ class Pipeline:
                     break
                 if self._next is not None:
                     self.upsampler, self._next, self.began = self._next, None, False
+                    self._sizes.clear()
                     self._wake.notify_all()
                 frame, self._slot = self._slot, None
                 self._in_work = frame
@@ -166,7 +212,7 @@ class Pipeline:
     def _process(self, frame: Frame) -> None:
         settings, image, upsampler = self.settings, frame.image, self.upsampler
         started = time.monotonic()
-        depth, came_as = messages.decode(image)
+        depth, came_as = messages.decode(image, settings.max_pixels)
         encoding = came_as if settings.output_encoding == "passthrough" else settings.output_encoding
         other_unit = not math.isclose(settings.depth_unit, 1.0 / units.MM_PER_M)
         if depth.dtype == np.uint16 and (other_unit or messages.DEPTH_ENCODINGS[encoding] == np.float32):
@@ -175,7 +221,7 @@ class Pipeline:
         upsampler.depth_range = settings.depth_range
         upsampler.fill_holes = holes.hole_size(settings.fill_holes)
         self.began = True
-        result = upsampler(depth)
+        result = self._infer(frame, depth)
         inferred = time.monotonic()
         if result.dtype == np.float32 and not np.isfinite(result).all():
             raise EngineError("the engine's result is not finite")
@@ -198,7 +244,8 @@ class Pipeline:
         # What is published together is published back to back.
         with self._publishing:
             if self._in_work is not frame:
-                self._health.count("dropped_forgotten")
+                if self._late is not frame:  # that has been counted
+                    self._health.count("dropped_forgotten")
                 return
             out.image.publish(larger)
             if info is not None:
@@ -213,6 +260,17 @@ class Pipeline:
         # Not through rclpy's Time: it takes no negative stamp, and cameras send what they like.
         stamp = image.header.stamp.sec + image.header.stamp.nanosec * 1e-9
         self._health.published(times, self._now() - stamp, invalid)
+
+    def _infer(self, frame: Frame, depth: np.ndarray) -> np.ndarray:
+        """The network's result; meanwhile `overdue` sees how long it takes."""
+        size = depth.shape, depth.dtype.name
+        self._call = Call(frame, time.monotonic(), size not in self._sizes)
+        try:
+            result = self.upsampler(depth)
+        finally:
+            self._call = None
+        self._sizes = [*(other for other in self._sizes if other != size), size][-KEPT_SIZES:]
+        return result
 
     def _info_for(self, image: Image | CompressedImage, depth: np.ndarray, result: np.ndarray) -> CameraInfo | None:
         """The scaled camera_info of an image; None, and the reason is told, where there is none."""

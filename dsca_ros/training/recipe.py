@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,9 @@ class Recipe:
     start: str = ""
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.model, re.ASCII):
+            # Files are named after it: a checkpoint from elsewhere must not decide on their folder.
+            raise ValueError(f"model is {self.model!r:.80}; letters, digits, '.', '_' and '-' make a name")
         at_least(1, steps=self.steps, batch=self.batch, validate_every=self.validate_every)
         at_least(0, learning_rate=self.learning_rate, warm_up=self.warm_up, ema=self.ema, seed=self.seed)
         at_least(1e-9, clip=self.clip)

@@ -99,6 +99,28 @@ def test_a_message_that_contradicts_itself_is_rejected(fields: dict[str, object]
     assert "\n" not in text
 
 
+def test_an_image_of_more_pixels_than_asked_for_is_rejected() -> None:
+    message = message_of(depth_of("16UC1"), "16UC1")
+    pixels = message.width * message.height
+    assert messages.decode_depth(message, pixels).size == pixels
+    with pytest.raises(BadMessage, match="max_pixels") as caught:
+        messages.decode_depth(message, pixels - 1)
+    assert caught.value.cause == "too_large"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e10, 1e-320])
+@pytest.mark.parametrize("field", ["k", "p", "r", "d"])
+def test_a_camera_info_with_numbers_that_no_camera_has_is_rejected(field: str, value: float) -> None:
+    info = messages.to_camera_info(Intrinsics(5, 3, 4.0, 4.0, 2.0, 1.0), Header())
+    messages.check_camera_info(info, 5, 3)
+    getattr(info, field)[0] = value
+    if value == 1e-320 and field in "rd":
+        return messages.check_camera_info(info, 5, 3)  # small it may be where it is no focal length
+    with pytest.raises(BadMessage) as caught:
+        messages.check_camera_info(info, 5, 3)
+    assert caught.value.cause == "camera_info_values"
+
+
 def test_random_fields_are_decoded_or_rejected_and_nothing_else() -> None:
     rng = np.random.default_rng(3)
     sizes = (0, 1, 2, 3, 5, 8, 64, 16384, 16385, 2**31, 2**32 - 1)
