@@ -87,7 +87,7 @@ $(SETUP_READY): $(DESCRIPTION) | $(VENV_READY)
 	@touch $(DEMO_READY) $@
 
 clean:
-	rm -rf build install log dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build install log dist demo *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean
