@@ -111,7 +111,7 @@ $(KILTED_READY): $(DESCRIPTION) | $(VENV_READY)
 	elif ! grep -q 'No matching distribution found for ros-' $$log; then cat $$log >&2; exit 1; fi
 
 clean:
-	rm -rf build install log dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build install log dist demo *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

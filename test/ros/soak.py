@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from clients import Lifecycle, Parameters, Usage
+from diagnostic_msgs.msg import DiagnosticStatus
 from ros_graph import OUTPUTS, Graph, Process, pixels, scene
 from sensor_msgs.msg import Image
 
@@ -266,7 +267,7 @@ class Soak:
             self.change(engine="auto")
             self.graph.spin_until(lambda: "left behind" in self.node.output(), "the engine to be left behind")
 
-    def status(self):  # type: ignore[no-untyped-def]
+    def status(self) -> DiagnosticStatus:
         """The newest diagnostics."""
         self.graph.spin_until(lambda: self.graph.listener.status, "diagnostics")
         return self.graph.listener.status[-1]

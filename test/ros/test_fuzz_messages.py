@@ -214,9 +214,7 @@ class Node:
         self.warned: Counter[str] = Counter()
         upsampler = Upsampler("tiny", SCALE, "onnxruntime", threads=1, share_memory=True)
         outputs, warn = Outputs(*self.sinks), lambda cause, text: self._warn(cause, text)
-        self.core = Core(
-            *(upsampler, self.settings, outputs, self.infos, self.health, warn), now=time.time, alive=lambda: True
-        )
+        self.core = Core(*(upsampler, self.settings, outputs, self.infos, self.health, warn), now=time.time)
 
     def _warn(self, cause: str, text: str) -> None:
         assert "\n" not in text and len(text) < 20_000
