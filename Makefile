@@ -52,15 +52,15 @@ demo: $(DEMO_READY)
 
 test: $(SETUP_READY)
 	@echo '--- ROS 2 Jazzy: every test'
-	@# Files in turn on two cores: those of ROS measure latencies, which more at once would spoil.
-	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
+	@# Two at a time: tests of ROS measure latencies, which more would spoil.
+	$(PY) -m pytest -q -n 2 --dist worksteal $(ARGS)
 	@$(MAKE) --no-print-directory test-kilted
 
 # What ARGS select may be none of these tests: pytest's status 5.
 test-kilted: $(KILTED_READY)
 	@if [ -e $(KILTED_READY) ]; then \
 	  echo '--- ROS 2 Kilted: the ROS tests'; \
-	  $(KILTED)/bin/python -m pytest -q -n 2 --dist loadfile -o testpaths=test/ros -m 'ros and not once' $(ARGS) || [ $$? = 5 ]; \
+	  $(KILTED)/bin/python -m pytest -q -n 2 --dist worksteal -o testpaths=test/ros -m 'ros and not once' $(ARGS) || [ $$? = 5 ]; \
 	else \
 	  echo "--- ROS 2 Kilted: skipped, there are no wheels of it for $$($(PY) -V)"; \
 	fi

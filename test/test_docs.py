@@ -9,6 +9,7 @@ import typer
 
 from dsca_ros.cli import app
 from dsca_ros.engine.zoo import DEPTH, list_models
+from dsca_ros.evaluation.bench_report import bench_markdown
 from dsca_ros.evaluation.benchmark_report import benchmark_markdown
 from dsca_ros.evaluation.fidelity_report import fidelity_markdown
 from dsca_ros.evaluation.sensor_report import sensor_markdown
@@ -97,3 +98,8 @@ def test_the_document_on_recordings_names_every_option(command):
     options = [p.opts[-1] for p in typer.main.get_command(app).commands[command].params if p.opts[-1].startswith("--")]
     assert "--json" in options
     assert [option for option in options if f"{option}`" not in text and f"{option} " not in text] == []
+
+
+def test_tables_of_performance_are_those_of_their_file():
+    figures = json.loads((DOCS / "results" / "bench.json").read_text())
+    assert part((DOCS / "performance.md").read_text(), "bench") == bench_markdown(figures)

@@ -97,7 +97,9 @@ def _engine(row: dict[str, Any], peak: float) -> list[str]:
     # Of the CPU's peak: a GPU's is another.
     on_cpu = "CPU" in row["runs_on"]
     share = f"{100 * gflop / (row['ms'] / 1e3) / peak:.0f} %" if gflop and on_cpu else "–"
-    return [*name, ms, f"{gflop:.2f}" if gflop else "–", share, f"{row['memory_mb']:.0f}"]
+    # What the process grew by: nothing, where the engine before left room.
+    memory = f"{row['memory_mb']:.0f}" if row["memory_mb"] >= 1.0 else "–"
+    return [*name, ms, f"{gflop:.2f}" if gflop else "–", share, memory]
 
 
 def _percentiles(values: dict[str, float]) -> str:

@@ -460,9 +460,9 @@ KINDS: list[dict[str, object]] = [
     {"max_depth": 99.0},
 ]
 #: Changes that settle what is allocated once, those that are measured, and what they may add, bytes: each of the 48
-#: networks that are loaded meanwhile takes 5 MB.
+#: networks that are loaded meanwhile takes 5 MB, so a leak is 240 MB; OpenVINO keeps idle threads, and caches.
 SETTLE, CHANGES = 100, 200
-ALLOWED = 8 * 2**20
+ALLOWED, IDLE = 32 * 2**20, 4
 
 
 def changes(count: int) -> list[dict[str, object]]:
@@ -519,7 +519,9 @@ def test_two_hundred_changes_under_load_leave_the_node_as_it_was(graph: Graph) -
     print(told)
     assert refused == (SETTLE + CHANGES) // len(KINDS)
     assert after.memory - before.memory < ALLOWED, told
-    graph.spin_until(lambda: load() or Usage(process.popen.pid).threads <= before.threads, f"threads to end: {told}")
+    graph.spin_until(
+        lambda: load() or Usage(process.popen.pid).threads <= before.threads + IDLE, f"threads to end: {told}"
+    )
     assert Usage(process.popen.pid).files <= before.files, told
     assert not errors(graph, "")
     status = graph.status(lambda v: v["state"] == "RUNNING", "of RUNNING")
