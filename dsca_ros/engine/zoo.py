@@ -22,8 +22,9 @@ MANIFEST = "manifest.yaml"
 PRECISIONS = ("fp32", "fp16")
 #: What a model takes: a camera's depth, or the benchmark's maps of 0-255.
 DEPTH, LEVELS = "depth", "levels"
-#: Names of models and of their files. Engines are kept under them: a name with a folder in it would lead elsewhere.
-PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
+#: Names of models and of their files. Engines are kept under them: a name with a folder in it would lead elsewhere,
+#: and a longer one fits no file system.
+PLAIN_NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 #: What reading a manifest raises that is none; nested too deeply and too large a number are among it.
 _UNREADABLE = (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
 

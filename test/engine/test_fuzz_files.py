@@ -58,7 +58,7 @@ def mutated(data: bytes, where: list[tuple[float, bytes]]) -> bytes:
 
 
 def in_one_line(error: Exception) -> bool:
-    return 0 < len(str(error)) < 5000 and "\n" not in str(error)
+    return 0 < len(str(error)) < 2000 and "\n" not in str(error)
 
 
 # --- the manifest -------------------------------------------------------------------------------

@@ -357,7 +357,7 @@ def test_the_image_that_finds_the_failure_is_not_lost(bench, place):
 
 def test_without_a_standby_a_call_tells_of_the_failure(lone):
     lone.shop.errors["create"] = EngineError("the GPU is too hot")
-    with pytest.raises(EngineNotReady, match=r"^building"):
+    with pytest.raises(EngineNotReady, match=r"^(building|failed)"):  # whichever thread is faster
         lone.infer()
     lone.settle()
     with pytest.raises(EngineNotReady, match=r"^failed: the GPU is too hot; next try in 1 s$"):
