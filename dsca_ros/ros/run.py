@@ -53,8 +53,9 @@ def run(create: Callable[[], ClosableNode], name: str, args: list[str] | None) -
         if rclpy.ok():
             raise
     finally:
-        # A second Ctrl-C must not cut the cleaning up short.
+        # A second signal must not cut the cleaning up short.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if node is not None:
             node.close()
         rclpy.try_shutdown()

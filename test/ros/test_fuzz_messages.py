@@ -21,6 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 from clients import Usage
+
+pytest.importorskip("hypothesis")
+
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
