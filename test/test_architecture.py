@@ -120,7 +120,7 @@ def test_torch_is_imported_where_models_are_made_only(path):
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "depth").glob("*.py")), ids=name_of)
 def test_depth_needs_numpy_only(path):
-    allowed = {"numpy", "cv2"} if path.name in ("compressed.py", "files.py", "holes.py") else {"numpy"}
+    allowed = {"numpy", "cv2"} if path.name in ("camera.py", "compressed.py", "files.py", "holes.py") else {"numpy"}
     assert foreign(path) <= allowed
 
 

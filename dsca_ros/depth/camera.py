@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 
 from dsca_ros.depth.units import is_valid, to_metres_or_nan, valid_to_metres
 
-#: Rows of an image that are worked on at once.
-ROWS = 32
+#: Rows of an image that are worked on at once: few enough to stay in the processor's cache between the steps.
+ROWS = 16
 #: numpy picks by a mask run by run, by indices pixel by pixel: the former is faster for runs longer than this.
 LONG_RUN = 16
+#: Bytes; of all processors that matter here, or a multiple.
+CACHE_LINE = 64
+_POINT = np.dtype((np.void, 12))
 
 
 @dataclass(frozen=True)
@@ -72,14 +77,10 @@ class Intrinsics:
         self._check_size(depth)
         depth = depth[::stride, ::stride]
         points = np.empty((*depth.shape, 3), np.float32) if out is None else out
-        x, y = (ray[::stride] for ray in self.rays())
-        # A few rows at a time, which stay in the processor's cache between the steps.
+        block = _Block(depth, *(ray[::stride] for ray in self.rays()))
         for top in range(0, len(depth), ROWS):
             rows = slice(top, top + ROWS)
-            z, block = to_metres_or_nan(depth[rows]), points[rows]
-            block[..., 2] = z
-            np.multiply(z, x, out=block[..., 0])
-            np.multiply(z, y[rows, None], out=block[..., 1])
+            block.project(rows, points[rows], to_metres_or_nan)
         return points
 
     def back_project_valid(self, depth: np.ndarray, stride: int, room: Callable[[int], np.ndarray]) -> np.ndarray:
@@ -100,26 +101,69 @@ class Intrinsics:
         depth = depth[::stride, ::stride]
         valid = is_valid(depth)
         points = room(int(np.count_nonzero(valid)))
-        x, y = (ray[::stride] for ray in self.rays())
-        columns = np.tile(x, ROWS)
+        block = _Block(depth, *(ray[::stride] for ray in self.rays()))
         end = 0
         for top in range(0, len(depth), ROWS):
             rows = slice(top, top + ROWS)
-            mask = valid[rows].ravel()
-            counts = np.count_nonzero(valid[rows], axis=1)
-            begin, end = end, end + int(counts.sum())
-            long_runs = np.count_nonzero(mask[1:] != mask[:-1]) * LONG_RUN < mask.size
-            pick = mask if long_runs else np.flatnonzero(mask)
-            z, block = valid_to_metres(depth[rows].ravel()[pick]), points[begin:end]
-            block[:, 2] = z
-            np.multiply(z, columns[: mask.size][pick], out=block[:, 0])
-            np.multiply(z, np.repeat(y[rows], counts), out=block[:, 1])
+            begin, end = end, end + int(np.count_nonzero(valid[rows]))
+            if begin < end:
+                block.project_valid(rows, valid[rows], points[begin:end])
         return points
 
     def _check_size(self, depth: np.ndarray) -> None:
         if depth.shape != (self.height, self.width):
             size = f"{depth.shape[1]}x{depth.shape[0]}"
             raise ValueError(f"depth is {size}, intrinsics are for {self.width}x{self.height}")
+
+
+class _Block:
+    """Back-projects some rows of an image at a time, x, y and z each by itself, which OpenCV interleaves."""
+
+    def __init__(self, depth: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+        self._depth, self._x, self._y = depth, np.tile(x, (ROWS, 1)), y
+        self._planes = np.empty((3, ROWS, depth.shape[1]), np.float32)
+        self._points = _beside_cache_line((ROWS, depth.shape[1], 3))
+
+    def project(self, rows: slice, out: np.ndarray, to_metres: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+        """Every point of these rows, into [rows, W, 3]."""
+        x, y, z = self._planes[:, : len(out)]
+        to_metres(self._depth[rows], z)
+        np.multiply(z, self._x[: len(out)], out=x)
+        np.multiply(z, self._y[rows, None], out=y)
+        cv2.merge([x, y, z], out)
+
+    def project_valid(self, rows: slice, valid: np.ndarray, out: np.ndarray) -> None:
+        """The points of these rows whose pixels are valid, into [n, 3], as many as there are."""
+        if len(out) == valid.size:
+            self.project(rows, out.reshape(*valid.shape, 3), valid_to_metres)
+        elif _has_long_runs(valid):
+            points = self._points[: len(valid)]
+            self.project(rows, points, valid_to_metres)
+            # As one value each: what lies together is copied at one stroke.
+            out.view(_POINT)[:, 0] = points.view(_POINT)[..., 0][valid]
+        else:
+            pixels, width = np.flatnonzero(valid), valid.shape[1]
+            x, y, z = self._planes.reshape(3, -1)[:, : len(out)]
+            # Clipping changes nothing, and is faster than to check.
+            valid_to_metres(self._depth[rows].ravel().take(pixels, mode="clip"), z)
+            np.multiply(self._x.ravel().take(pixels, mode="clip"), z, out=x)
+            counts = np.diff(np.searchsorted(pixels, np.arange(len(valid) + 1) * width))
+            np.multiply(np.repeat(self._y[rows], counts), z, out=y)
+            cv2.merge([x[None], y[None], z[None]], out[None])
+
+
+def _beside_cache_line(shape: tuple[int, ...]) -> np.ndarray:
+    """Memory for float32. Into what begins with a cache line OpenCV writes past the cache; reading it is slow then."""
+    size = 4 * math.prod(shape)
+    memory = np.empty(size + CACHE_LINE + 4, np.uint8)
+    begin = -memory.ctypes.data % CACHE_LINE + 4
+    return memory[begin : begin + size].view(np.float32).reshape(shape)
+
+
+def _has_long_runs(valid: np.ndarray) -> bool:
+    """Whether valid pixels lie side by side, judged by every fourth row."""
+    some = valid[::4]
+    return bool(np.count_nonzero(some[:, 1:] != some[:, :-1]) * LONG_RUN < some.size)
 
 
 def scale_principal_point(c: float, scale: float) -> float:
