@@ -156,7 +156,7 @@ class _Block:
 
 
 def _interleave(planes: np.ndarray, out: np.ndarray) -> None:
-    """[3, 1, n] into [n, 3]; the first few apart: from a cache line on OpenCV writes past the cache, which is faster."""
+    """[3, 1, n] into [n, 3]; the first few apart: from a cache line on OpenCV writes past the cache, faster."""
     # As many as fill a line of 64 bytes, at 12 bytes each: 3 * 11 is 1 modulo its 16 floats.
     head = -out.ctypes.data // 4 * 11 % 16
     for part in (slice(head), slice(head, None)):
