@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,12 +11,9 @@ import numpy as np
 from dsca_ros.depth.units import is_valid, to_metres_or_nan, valid_to_metres
 
 #: Rows of an image that are worked on at once: few enough to stay in the processor's cache between the steps.
-ROWS = 16
+ROWS = 32
 #: numpy picks by a mask run by run, by indices pixel by pixel: the former is faster for runs longer than this.
 LONG_RUN = 16
-#: Bytes; of all processors that matter here, or a multiple.
-CACHE_LINE = 64
-_POINT = np.dtype((np.void, 12))
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class Intrinsics:
 
         Args:
             depth: [H, W], ``uint16`` millimetres or ``float32`` metres.
-            out: [h, w, 3] float32 to fill, when the caller keeps a buffer.
+            out: [h, w, 3] float32 to fill, contiguous, when the caller keeps a buffer.
             stride: of the points, every so many per axis.
 
         Returns:
@@ -80,7 +76,7 @@ class Intrinsics:
         block = _Block(depth, *(ray[::stride] for ray in self.rays()))
         for top in range(0, len(depth), ROWS):
             rows = slice(top, top + ROWS)
-            block.project(rows, points[rows], to_metres_or_nan)
+            block.project(rows, points[rows].reshape(-1, 3), to_metres_or_nan)
         return points
 
     def back_project_valid(self, depth: np.ndarray, stride: int, room: Callable[[int], np.ndarray]) -> np.ndarray:
@@ -121,43 +117,51 @@ class _Block:
 
     def __init__(self, depth: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
         self._depth, self._x, self._y = depth, np.tile(x, (ROWS, 1)), y
-        self._planes = np.empty((3, ROWS, depth.shape[1]), np.float32)
-        self._points = _beside_cache_line((ROWS, depth.shape[1], 3))
+        self._planes = np.empty((3, self._x.size), np.float32)
 
     def project(self, rows: slice, out: np.ndarray, to_metres: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
-        """Every point of these rows, into [rows, W, 3]."""
-        x, y, z = self._planes[:, : len(out)]
-        to_metres(self._depth[rows], z)
-        np.multiply(z, self._x[: len(out)], out=x)
-        np.multiply(z, self._y[rows, None], out=y)
-        cv2.merge([x, y, z], out)
+        """Every point of these rows, into [rows * W, 3]."""
+        _interleave(self._project(rows, to_metres), out)
 
     def project_valid(self, rows: slice, valid: np.ndarray, out: np.ndarray) -> None:
         """The points of these rows whose pixels are valid, into [n, 3], as many as there are."""
         if len(out) == valid.size:
-            self.project(rows, out.reshape(*valid.shape, 3), valid_to_metres)
-        elif _has_long_runs(valid):
-            points = self._points[: len(valid)]
-            self.project(rows, points, valid_to_metres)
-            # As one value each: what lies together is copied at one stroke.
-            out.view(_POINT)[:, 0] = points.view(_POINT)[..., 0][valid]
+            self.project(rows, out, valid_to_metres)
+            return
+        depth, columns = self._depth[rows].ravel(), self._x[: len(valid)].ravel()
+        if _has_long_runs(valid):
+            mask, counts = valid.ravel(), np.count_nonzero(valid, axis=1)
+            depth, columns = depth[mask], columns[mask]
         else:
-            pixels, width = np.flatnonzero(valid), valid.shape[1]
-            x, y, z = self._planes.reshape(3, -1)[:, : len(out)]
+            pixels = np.flatnonzero(valid)
             # Clipping changes nothing, and is faster than to check.
-            valid_to_metres(self._depth[rows].ravel().take(pixels, mode="clip"), z)
-            np.multiply(self._x.ravel().take(pixels, mode="clip"), z, out=x)
-            counts = np.diff(np.searchsorted(pixels, np.arange(len(valid) + 1) * width))
-            np.multiply(np.repeat(self._y[rows], counts), z, out=y)
-            cv2.merge([x[None], y[None], z[None]], out[None])
+            depth, columns = depth.take(pixels, mode="clip"), columns.take(pixels, mode="clip")
+            counts = np.diff(np.searchsorted(pixels, np.arange(len(valid) + 1) * valid.shape[1]))
+        planes = self._planes[:, None, : len(out)]
+        x, y, z = planes[:, 0]
+        valid_to_metres(depth, z)
+        np.multiply(columns, z, out=x)
+        np.multiply(np.repeat(self._y[rows], counts), z, out=y)
+        _interleave(planes, out)
+
+    def _project(self, rows: slice, to_metres: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """[3, 1, rows * W]: x, y and z of every pixel."""
+        depth = self._depth[rows]
+        planes = self._planes[:, : depth.size]
+        x, y, z = planes.reshape(3, *depth.shape)
+        to_metres(depth, z)
+        np.multiply(z, self._x[: len(depth)], out=x)
+        np.multiply(z, self._y[rows, None], out=y)
+        return planes[:, None]
 
 
-def _beside_cache_line(shape: tuple[int, ...]) -> np.ndarray:
-    """Memory for float32. Into what begins with a cache line OpenCV writes past the cache; reading it is slow then."""
-    size = 4 * math.prod(shape)
-    memory = np.empty(size + CACHE_LINE + 4, np.uint8)
-    begin = -memory.ctypes.data % CACHE_LINE + 4
-    return memory[begin : begin + size].view(np.float32).reshape(shape)
+def _interleave(planes: np.ndarray, out: np.ndarray) -> None:
+    """[3, 1, n] into [n, 3]; the first few apart: from a cache line on OpenCV writes past the cache, and is faster."""
+    # As many as fill a line of 64 bytes, at 12 bytes each: 3 * 11 is 1 modulo its 16 floats.
+    head = -out.ctypes.data // 4 * 11 % 16
+    for part in (slice(head), slice(head, None)):
+        if len(out[part]):
+            cv2.merge(list(planes[:, :, part]), out[None, part])
 
 
 def _has_long_runs(valid: np.ndarray) -> bool:
