@@ -1,6 +1,6 @@
 """Trains the peer exactly as dsca-nano is trained: its recipe, its views and lessons, the loop of `dsca train`.
 
-    python test/bench/train_espcn.py runs/espcn-x2 --resume
+Example: python test/bench/train_espcn.py runs/espcn-x2 --compile --resume
 """
 
 from __future__ import annotations
