@@ -1,9 +1,9 @@
 """ESPCN, the plain network that dsca-nano is measured beside, for cameras at x2.
 
 Source: Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional
-Neural Network" (2016): three convolutions at the input's size, and a pixel shuffle. It is shown what dsca-nano is shown
-and costs what dsca-nano costs; what it lacks is what this project adds: attention, weights in place of values, a
-decision on validity, the guard.
+Neural Network" (2016): three convolutions at the input's size, and a pixel shuffle; here with ReLU in place of tanh. It
+is shown what dsca-nano is shown and costs what dsca-nano costs; what it lacks is what this project adds: attention,
+weights in place of values, a decision on validity, the guard.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from dsca_ros.network.camera_graph import INPUT_CHANNELS, StageResult, describe,
 from dsca_ros.network.dsca import enlarge
 
 SCALE = 2
-#: Channels after the first and the second convolution, the first twice as wide as in the paper; the widths give
-#: dsca-nano's cost.
+#: Channels after the first and the second convolution, 64 and 32 in the paper: what dsca-nano's cost leaves of them.
 WIDTHS = (32, 20)
 #: What the network puts out is multiplied by this, so that a step of training is a small step of the result.
 RESIDUAL_GAIN = 0.1
@@ -34,9 +33,7 @@ class Espcn(nn.Module):
         # It starts from bilinear interpolation, as dsca-nano does.
         nn.init.normal_(last.weight, std=1e-2)
         nn.init.zeros_(last.bias)
-        self.layers = nn.Sequential(
-            conv(INPUT_CHANNELS, first, 5), nn.ReLU(), conv(first, second), nn.ReLU(), last
-        )  # fmt: skip
+        self.layers = nn.Sequential(conv(INPUT_CHANNELS, first, 5), nn.ReLU(), conv(first, second), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
