@@ -34,7 +34,7 @@ class Upsampler:
         fill_holes: holes of up to so many pixels are filled before, infinity fills all; may be set at any time.
         background: an engine that takes long to start does not hold up anybody: see `state`. A call then raises
             EngineNotReady where there is nothing to run meanwhile.
-        warm_start: with ``background``, ONNX Runtime runs on the CPU meanwhile.
+        warm_start: with ``background``, an engine for CPUs runs meanwhile.
         share_memory: results may lie in the engine's own memory, which the next call writes over.
 
     Raises:

@@ -118,9 +118,13 @@ def test_torch_is_imported_where_models_are_made_only(path):
     assert may or found <= EDITS_GRAPHS.get(name_of(path), set())
 
 
+def test_a_distribution_is_told_by_what_it_has_not_by_its_name():
+    assert not [name_of(path) for path in PACKAGE.rglob("*.py") if "ROS_DISTRO" in path.read_text()]
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "depth").glob("*.py")), ids=name_of)
 def test_depth_needs_numpy_only(path):
-    allowed = {"numpy", "cv2"} if path.name in ("compressed.py", "files.py", "holes.py") else {"numpy"}
+    allowed = {"numpy", "cv2"} if path.name in ("camera.py", "compressed.py", "files.py", "holes.py") else {"numpy"}
     assert foreign(path) <= allowed
 
 

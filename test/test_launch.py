@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 import yaml
 
+from dsca_ros.depth.sensors import SENSORS
 from dsca_ros.ros import node, synthetic_camera
-from dsca_ros.ros.parameters import PARAMETERS
+from dsca_ros.ros.parameters import CHOICES, PARAMETERS
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {path.name: ET.parse(path).getroot() for path in sorted((ROOT / "launch").glob("*.launch.xml"))}
@@ -148,6 +149,17 @@ def test_defaults_are_the_nodes(name: str):
     for argument, element in declared(name).items():
         if argument in PARAMETERS:
             assert yaml.safe_load(element.get("default", "")) == PARAMETERS[argument][0], argument
+
+
+@every_file
+def test_descriptions_name_every_choice(name: str):
+    choices = {argument: names for argument, names in CHOICES.items() if argument in declared(name)}
+    if "sensor" in declared(name):
+        choices["sensor"] = tuple(SENSORS)
+    assert choices
+    for argument, names in choices.items():
+        named = re.split(r", | or ", declared(name)[argument].get("description", "").split(": ")[-1])
+        assert set(names) == set(named), argument
 
 
 def test_the_node_gets_the_parameters_that_the_file_has_arguments_for():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,19 @@ class CameraNumbers:
     offset: tuple[int, int] = (0, 0)
     region: tuple[int, int] = (0, 0)
     binning: tuple[int, int] = (1, 1)
+
+    @classmethod
+    def of(cls, info: Any) -> CameraNumbers:
+        """Those of a camera_info, whichever library read it."""
+        roi = info.roi
+        return cls(
+            (info.width, info.height),
+            np.array(info.k, np.float64),
+            np.array(info.p, np.float64),
+            (roi.x_offset, roi.y_offset),
+            (roi.width, roi.height),
+            (info.binning_x, info.binning_y),
+        )
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -20,6 +20,7 @@ MM_PER_M = 1000.0
 MAX_UINT16_MM = 65534
 #: Between that and "no reading", metres: a bound that rounding does not move to the wrong side.
 FARTHEST_UINT16 = (MAX_UINT16_MM + 0.5) / MM_PER_M
+_NAN_BITS = np.float32(np.nan).view(np.uint32)
 
 
 def to_metres(depth: np.ndarray, unit: float = 1.0 / MM_PER_M) -> np.ndarray:
@@ -63,16 +64,18 @@ def to_metres_or_nan(depth: np.ndarray, out: np.ndarray | None = None) -> np.nda
     if depth.dtype == np.uint16:
         # Without clipping take() goes by way of another array; no index is out of bounds.
         return np.take(_metres_of_millimetres(), depth, out=out, mode="clip")
-    out[...] = depth
-    out[~is_valid(out)] = np.nan
-    return out
+    metres = depth.astype(np.float32, copy=False)
+    # The bits of 0 or NaN, and a maximum that NaN wins: with scattered holes much faster than to pick them.
+    nan_or_zero = np.multiply(~is_valid(metres), _NAN_BITS, dtype=np.uint32).view(np.float32)
+    return np.maximum(metres, nan_or_zero, out=out)
 
 
-def valid_to_metres(depth: np.ndarray) -> np.ndarray:
-    """Values of either coding as float32 metres, all of them measurements: nothing is looked at, so it is faster."""
+def valid_to_metres(depth: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Values of either coding as float32 metres into ``out``, all of them taken for measurements, which is faster."""
     if depth.dtype == np.uint16:
-        return np.multiply(depth, np.float32(1.0 / MM_PER_M), dtype=np.float32)
-    return depth.astype(np.float32, copy=False)
+        return np.multiply(depth, np.float32(1.0 / MM_PER_M), out=out, dtype=np.float32)
+    out[...] = depth
+    return out
 
 
 def to_millimetres(metres: np.ndarray) -> np.ndarray:
@@ -99,7 +102,7 @@ def like(metres: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
 def is_valid(depth: np.ndarray) -> np.ndarray:
     """[H, W] bool: where ``depth``, of either coding, holds a measurement."""
     if depth.dtype == np.uint16:
-        return (depth > 0) & (depth <= MAX_UINT16_MM)
+        return depth - np.uint16(1) < MAX_UINT16_MM  # 0 becomes the largest there is
     # A comparison with NaN is false, so this one test covers NaN, both infinities and <= 0.
     with np.errstate(invalid="ignore"):
         return (depth > 0) & (depth < np.inf)

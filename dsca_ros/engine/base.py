@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 #: Sizes of images an engine stays ready for: a camera that changes its profile back finds all as it was.
 KEPT_SIZES = 2
@@ -20,6 +24,33 @@ class ModelFileError(EngineError):
 
 class EngineNotReady(EngineError):
     """An engine that is still being built; the text says how far it is."""
+
+
+class Kept(Generic[Key, Value]):
+    """What an engine makes for each size: the last used `KEPT_SIZES` stay.
+
+    Args:
+        end: called with what has to go.
+    """
+
+    def __init__(self, end: Callable[[Value], object] = lambda value: None) -> None:
+        self._end = end
+        self._values: dict[Key, Value] = {}  # the newest last
+
+    def get(self, key: Key, make: Callable[[Key], Value]) -> Value:
+        """What was made for a size; ``make`` makes it, if it is not there."""
+        if key in self._values:
+            self._values[key] = self._values.pop(key)
+        else:
+            while len(self._values) >= KEPT_SIZES:
+                self._end(self._values.pop(next(iter(self._values))))
+            self._values[key] = make(key)
+        return self._values[key]
+
+    def clear(self) -> None:
+        """Ends all."""
+        while self._values:
+            self._end(self._values.popitem()[1])
 
 
 class Engine(Protocol):

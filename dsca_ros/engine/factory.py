@@ -156,7 +156,7 @@ def create_engine(
         threads: threads of one inference on a CPU; 0 takes the number of cores.
         domain: what the caller's images are; None takes a model of any domain.
         background: an engine that takes long to start does so in a thread of its own; see `StartingEngine`.
-        warm_start: meanwhile, ONNX Runtime runs on the CPU; else there is no result.
+        warm_start: meanwhile, OpenVINO or ONNX Runtime runs on the CPU; else there is no result.
 
     Raises:
         EngineError: if the name is unknown, no such model exists, it is for other images, or the
@@ -213,4 +213,6 @@ def _in_background(kind: EngineKind, file: ModelFile, threads: int, warm_start: 
         return made  # type: ignore[return-value]
 
     single = find_model(file.model, file.scale, "fp32")
-    return StartingEngine(slow, (lambda: _onnxruntime(single, threads)) if warm_start else None, file.scale)
+    # The better of those that ask for nothing but a CPU.
+    standby = _onnxruntime if _openvino_missing() else _openvino
+    return StartingEngine(slow, (lambda: standby(single, threads)) if warm_start else None, file.scale)

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 
 from dsca_ros.engine.arrays import graph_inputs, like_input
-from dsca_ros.engine.base import KEPT_SIZES, EngineError
+from dsca_ros.engine.base import EngineError, Kept
 from dsca_ros.engine.gpu import find_driver
 from dsca_ros.engine.zoo import ModelFile
 
@@ -30,45 +30,39 @@ class OnnxRuntimeEngine:
         self.threads = threads
         self._model = model
         self._graph = model.read()
-        self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
+        self._sessions: Kept[tuple[int, int], ort.InferenceSession] = Kept()
         workers = f"{threads} threads" if threads != 1 else "1 thread"
         on = f"{self.device}, {model.precision}" if cuda else f"CPU, {workers if threads else 'all cores'}"
         self.description = f"ONNX Runtime {ort.__version__} ({on})"
         # A broken graph is found now, not at the first frame.
         self._session((8, 8))
-        self._sessions.clear()
 
     def _session(self, shape: tuple[int, int]) -> ort.InferenceSession:
         """The session for one input size: with the size known, ONNX Runtime folds all shape arithmetic."""
-        session = self._sessions.pop(shape, None)
-        if session is None:
-            options = ort.SessionOptions()
-            options.intra_op_num_threads = self.threads
-            options.inter_op_num_threads = 1
-            # Spinning workers would take the cores from the camera driver between frames.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            options.log_severity_level = 3
-            options.add_free_dimension_override_by_name("height", shape[0])
-            options.add_free_dimension_override_by_name("width", shape[1])
-            try:
-                session = ort.InferenceSession(self._graph, options, providers=[self._provider])
-            except Exception as error:  # onnxruntime raises its own kinds, straight from C++
-                text = str(error).splitlines()[0]
-                raise EngineError(f"ONNX Runtime cannot load {self._model.path}: {text}") from error
-            # It only warns, and takes the CPU, where CUDA or cuDNN are missing.
-            if self._provider not in session.get_providers():
-                raise EngineError(
-                    f"ONNX Runtime cannot use {self.device}; remedy: install the CUDA and cuDNN it was built with"
-                )
-            while len(self._sessions) >= KEPT_SIZES:
-                self._sessions.pop(next(iter(self._sessions)))
-        self._sessions[shape] = session  # the newest last
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        # Spinning workers would take the cores from the camera driver between frames.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        options.add_free_dimension_override_by_name("height", shape[0])
+        options.add_free_dimension_override_by_name("width", shape[1])
+        try:
+            session = ort.InferenceSession(self._graph, options, providers=[self._provider])
+        except Exception as error:  # onnxruntime raises its own kinds, straight from C++
+            text = str(error).splitlines()[0]
+            raise EngineError(f"ONNX Runtime cannot load {self._model.path}: {text}") from error
+        # It only warns, and takes the CPU, where CUDA or cuDNN are missing.
+        if self._provider not in session.get_providers():
+            raise EngineError(
+                f"ONNX Runtime cannot use {self.device}; remedy: install the CUDA and cuDNN it was built with"
+            )
         return session
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`."""
         feeds = graph_inputs(depth, depth_range, self._model.domain)
-        session = self._session(depth.shape)
+        session = self._sessions.get(depth.shape, self._session)
         try:
             result = session.run(None, feeds)[0]
         except Exception as error:  # onnxruntime raises its own kinds, straight from C++

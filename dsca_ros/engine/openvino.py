@@ -8,7 +8,7 @@ import numpy as np
 import openvino as ov
 
 from dsca_ros.engine.arrays import graph_inputs, like_input
-from dsca_ros.engine.base import KEPT_SIZES, EngineError
+from dsca_ros.engine.base import EngineError, Kept
 from dsca_ros.engine.zoo import ModelFile
 
 
@@ -28,41 +28,34 @@ class OpenVinoEngine:
         self.device, self.threads = "CPU", threads
         self._model = model
         self._graph = model.read()
-        self._requests: dict[tuple[int, int], ov.InferRequest] = {}
+        self._requests: Kept[tuple[int, int], ov.InferRequest] = Kept()
         workers = "all cores" if not threads else f"{threads} thread{'s' * (threads > 1)}"
         self.description = f"OpenVINO {ov.__version__.split('-')[0]} (CPU, {workers})"
         # A broken graph is found now, not at the first frame.
         self._request((8, 8))
-        self._requests.clear()
 
     def _request(self, shape: tuple[int, int]) -> ov.InferRequest:
         """What runs one input size: with the size known, OpenVINO folds all shape arithmetic."""
-        request = self._requests.pop(shape, None)
-        if request is None:
-            options = {
-                "PERFORMANCE_HINT": "LATENCY",
-                # Depth does not fit in 16 bits, which it would take where the processor has them.
-                "INFERENCE_PRECISION_HINT": "f32",
-                "INFERENCE_NUM_THREADS": self.threads,
-                # The camera driver runs on these cores, too.
-                "ENABLE_CPU_PINNING": False,
-            }
-            try:
-                graph = core().read_model(self._graph)
-                image = next(given for given in graph.inputs if len(given.partial_shape) == 4)
-                graph.reshape({image: [1, 1, *shape]})
-                request = core().compile_model(graph, "CPU", options).create_infer_request()
-            except Exception as error:  # openvino raises its own kinds, straight from C++
-                raise EngineError(f"OpenVINO cannot load {self._model.path}: {_line(error)}") from error
-            while len(self._requests) >= KEPT_SIZES:
-                self._requests.pop(next(iter(self._requests)))
-        self._requests[shape] = request  # the newest last
-        return request
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # Depth does not fit in 16 bits, which it would take where the processor has them.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": self.threads,
+            # The camera driver runs on these cores, too.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            graph = core().read_model(self._graph)
+            image = next(given for given in graph.inputs if len(given.partial_shape) == 4)
+            graph.reshape({image: [1, 1, *shape]})
+            return core().compile_model(graph, "CPU", options).create_infer_request()
+        except Exception as error:  # openvino raises its own kinds, straight from C++
+            raise EngineError(f"OpenVINO cannot load {self._model.path}: {_line(error)}") from error
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`."""
         feeds = graph_inputs(depth, depth_range, self._model.domain)
-        request = self._request(depth.shape)
+        request = self._requests.get(depth.shape, self._request)
         try:
             result = next(iter(request.infer(feeds, share_inputs=True).values()))
         except Exception as error:  # openvino raises its own kinds, straight from C++

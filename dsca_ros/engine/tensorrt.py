@@ -20,7 +20,7 @@ from dsca_ros.depth.units import FARTHEST_UINT16
 from dsca_ros.engine import tensorrt_build as trt
 from dsca_ros.engine.accuracy import Accuracy, measure_accuracy
 from dsca_ros.engine.arrays import graph_inputs, like_input
-from dsca_ros.engine.base import KEPT_SIZES, EngineError
+from dsca_ros.engine.base import EngineError, Kept
 from dsca_ros.engine.cuda_graph import CudaGraph
 from dsca_ros.engine.engine_cache import EngineCache, StoredEngine, write_aside
 from dsca_ros.engine.gpu import find_driver
@@ -56,7 +56,7 @@ class TensorRTEngine:
         self._flavour = usable_flavour(driver)
         self.description = f"{self._flavour.label} ({self._gpu.name}, {model.precision})"
         self._note, self._stop, self._closed = "starting", False, False
-        self._sessions: dict[tuple[tuple[int, int], str], Session] = {}
+        self._sessions: Kept[tuple[tuple[int, int], np.dtype], Session] = Kept(Session.close)
         self._context: Any = None
         self._thread = ThreadPoolExecutor(1, "dsca_cuda")
         try:
@@ -131,8 +131,6 @@ class TensorRTEngine:
 
     def _shut(self) -> None:
         """Frees everything in the order in which it depends on each other; again is no error."""
-        for session in self._sessions.values():
-            session.close()
         self._sessions.clear()
         context, self._context = self._context, None
         if context is not None:
@@ -145,20 +143,14 @@ class TensorRTEngine:
         return f"of {self._gpu.memory >> 20} MiB too little was free; remedy: close what else uses the GPU"
 
     def _session(self, shape: tuple[int, int], dtype: np.dtype) -> Session:
-        """The session of a size and dtype: from the kept ones, else from disk, else built."""
-        key = (shape, np.dtype(dtype).name)
-        session = self._sessions.pop(key, None)
-        if session is None:
-            if self._context is None:
-                self._open()  # after a failure
-            while len(self._sessions) >= KEPT_SIZES:
-                self._sessions.pop(next(iter(self._sessions))).close()
-            session = self._start(shape, dtype)
-        self._sessions[key] = session  # the newest last
-        return session
+        if self._context is None:
+            self._open()  # after a failure
+        return self._sessions.get((shape, np.dtype(dtype)), self._start)
 
-    def _start(self, shape: tuple[int, int], dtype: np.dtype) -> Session:
-        plan = Plan(self._model, shape, np.dtype(dtype), self._flavour, self._gpu.target, self._gpu)
+    def _start(self, size: tuple[tuple[int, int], np.dtype]) -> Session:
+        """A session from disk, or built."""
+        shape, dtype = size
+        plan = Plan(self._model, shape, dtype, self._flavour, self._gpu.target, self._gpu)
         session, stored = self._load(plan)
         if self._model.precision == "fp32" or self._model.domain != DEPTH:
             return session

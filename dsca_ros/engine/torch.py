@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dsca_ros.engine.arrays import graph_inputs, like_input
-from dsca_ros.engine.base import KEPT_SIZES, EngineError
+from dsca_ros.engine.base import EngineError, Kept
 from dsca_ros.engine.export import ExportError, load_weights, make_graph
 from dsca_ros.engine.zoo import ModelFile
 
@@ -40,7 +40,7 @@ class TorchEngine:
             raise EngineError(str(error)) from None
         graph = make_graph(network, model.domain, half=model.precision == "fp16").eval()
         self._graph: torch.nn.Module | None = graph.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._captured: dict[tuple[int, ...], _Captured] = {}
+        self._captured: Kept[tuple[int, ...], _Captured] = Kept()
 
     @torch.inference_mode()
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
@@ -59,12 +59,7 @@ class TorchEngine:
     def _replay(self, graph: torch.nn.Module, inputs: list[Tensor]) -> Tensor:
         """The result of the CUDA graph for this size, captured at its first image."""
         size = tuple(inputs[0].shape)
-        captured = self._captured.pop(size, None)
-        if captured is None:
-            while len(self._captured) >= KEPT_SIZES:
-                self._captured.pop(next(iter(self._captured)))
-            captured = _Captured(graph, [tensor.to(self._device) for tensor in inputs])
-        self._captured[size] = captured  # the newest last
+        captured = self._captured.get(size, lambda _: _Captured(graph, [tensor.to(self._device) for tensor in inputs]))
         return captured.replay(inputs)
 
     def close(self) -> None:

@@ -24,9 +24,10 @@ from rosbags.rosbag2 import Reader as Reader2
 from rosbags.rosbag2 import ReaderError as ReaderError2
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.serde import SerdeError
+from rosbags.typesys import TypesysError
 
 from dsca_ros.replay import ros1
-from dsca_ros.replay.errors import ReplayError
+from dsca_ros.replay.errors import ReplayError, one_line
 from dsca_ros.replay.mcap_scan import MAGIC, Damaged, ScannedMcap, zstd
 from dsca_ros.replay.ros1_scan import ScannedRos1
 
@@ -107,7 +108,7 @@ class Bag:
         except PermissionError:
             raise ReplayError(f"{path} may not be read: no permission") from None
         except FAILURES as error:
-            self._salvage(str(error) or type(error).__name__)
+            self._salvage(_why(error))
 
     def _open(self, path: Path) -> None:
         reader = Reader1(path) if path.suffix == ".bag" else Reader2(path)
@@ -150,15 +151,15 @@ class Bag:
         if not files and len(databases) == 1 and self._reader is None:
             files = databases
         if not files:
-            raise ReplayError(f"{self.path} cannot be read: {_line(problem)}{_remedy(self.path)}")
+            raise ReplayError(f"{self.path} cannot be read: {problem}{_remedy(self.path)}")
         self.close()
         if files[0].suffix == ".db3":
             self._of_connection, self.topics = {}, []
             try:
                 self._open(files[0])
             except FAILURES:
-                raise ReplayError(f"{self.path} cannot be read: {_line(problem)}{_remedy(self.path)}") from None
-            self.loss = Loss(problem=_line(problem))
+                raise ReplayError(f"{self.path} cannot be read: {problem}{_remedy(self.path)}") from None
+            self.loss = Loss(problem=problem)
             return
         expected = sum(topic.total for topic in self.topics)
         scans = sorted((ScannedMcap(file) for file in files), key=lambda scanned: scanned.times)
@@ -172,6 +173,7 @@ class Bag:
                 count = scanned.counts.get(channel.id, 0)
                 if key not in connections:
                     connections[key] = len(self.topics)
+                    qos: list[Qos] = []
                     with contextlib.suppress(*FAILURES):
                         qos = parse_qos(channel.metadata.get("offered_qos_profiles", ""))
                     idl = channel.definition_encoding in ("ros2idl", "omgidl")
@@ -182,13 +184,13 @@ class Bag:
                 self.topics[index] = self.topics[index]._replace(total=self.topics[index].total + count)
                 self._of_connection[id(scanned), channel.id] = index
         if not any(topic.total for topic in self.topics):
-            raise ReplayError(f"{self.path} holds no message that can be read: {_line(problem)}")
+            raise ReplayError(f"{self.path} holds no message that can be read: {problem}")
         times = [scanned.times for scanned in scans]
         self.start, self.end = min(first for first, _ in times), max(last for _, last in times) + 1
         found = sum(topic.total for topic in self.topics)
         told = sum(scanned.lost for scanned in scans)
         lost_bytes = sum(scanned.lost_bytes for scanned in scans)
-        self.loss = Loss(max(told, expected - found), lost_bytes, _line(problem))
+        self.loss = Loss(max(told, expected - found), lost_bytes, problem)
 
     def _salvage_ros1(self, problem: str) -> None:
         self.close()
@@ -198,9 +200,9 @@ class Bag:
         self._add_connections(list(found.connections.values()))
         total = sum(topic.total for topic in self.topics)
         if not total:
-            raise ReplayError(f"{self.path} holds no message that can be read: {_line(problem)}")
+            raise ReplayError(f"{self.path} holds no message that can be read: {problem}")
         self.start, self.end = found.times[0], found.times[1] + 1
-        self.loss = Loss(max(found.lost, expected - total), found.lost_bytes, _line(problem))
+        self.loss = Loss(max(found.lost, expected - total), found.lost_bytes, problem)
 
     def messages(
         self, topics: Sequence[int] | None = None, start: int | None = None, stop: int | None = None
@@ -217,20 +219,23 @@ class Bag:
             return
         given = 0
         if self._reader is not None:
+            whole = start is None and stop is None
+            expected = sum(self.topics[index].total for index in wanted)
             try:
                 for message in self._indexed(wanted, start, stop):
                     yield message
                     given += 1
+                if whole and expected - given > self.loss.messages:
+                    self.loss.messages = expected - given
+                    self.loss.problem = self.loss.problem or "its index tells of more messages than there are"
                 return
             except FAILURES as error:
-                problem = str(error) or type(error).__name__
-            expected = sum(self.topics[index].total for index in wanted)
+                problem = _why(error)
             topics_before = self.topics
             try:
                 self._salvage(problem)
             except ReplayError:
-                whole = start is None and stop is None
-                self.loss = Loss(expected - given if whole else 0, 0, _line(problem))
+                self.loss = Loss(expected - given if whole else 0, 0, problem)
                 return
             # The rest is given under the indexes that were told before.
             back = {(topic.name, topic.msgtype): topic.number for topic in topics_before}
@@ -250,20 +255,23 @@ class Bag:
         connections = [c for c in self._reader.connections if of[id(c.owner), c.id] in wanted]
         for connection, time, data in self._reader.messages(connections, start, stop):
             index = of.get((id(connection.owner), connection.id))
-            converted = self._converted(connection.id, data)
-            if index is not None and converted is not None:
-                yield Message(index, time, converted)
+            message = None if index is None else self._message(index, connection.id, time, data)
+            if message is not None:
+                yield message
 
-    def _converted(self, connection: int, data: bytes) -> bytes | memoryview | None:
-        """A message as CDR bytes; None, and it is counted, where it is of ROS 1 and not what its type says."""
+    def _message(self, topic: int, connection: int, time: int, data: bytes) -> Message | None:
+        """A message as CDR bytes; None, and it is counted, where it cannot be one."""
         convert = self._convert.get(connection)
-        if convert is None:
-            return data
         try:
-            return convert(data)
-        except CONVERSION_FAILURES as error:
+            if not isinstance(data, bytes) or not 0 <= time < 1 << 63:
+                raise Damaged("a message has no bytes, or no time")  # so may a damaged database have it
+            if convert is not None:
+                return Message(topic, time, convert(data))
+            packed = data.startswith(ZSTD_MAGIC)  # which no CDR starts with
+            return Message(topic, time, zstd.decompress(data) if packed else data)
+        except FAILURES as error:
             self.loss.messages += 1
-            self.loss.problem = _line(str(error) or type(error).__name__)
+            self.loss.problem = _why(error)
             return None
 
     def _unindexed(self, wanted: set[int], start: int | None, stop: int | None) -> Iterator[Message]:
@@ -273,11 +281,9 @@ class Bag:
                 inside = (start is None or message.time >= start) and (stop is None or message.time < stop)
                 if inside and index in wanted:
                     assert index is not None
-                    packed = message.data.startswith(ZSTD_MAGIC)  # which no CDR starts with
-                    data = zstd.decompress(message.data) if packed else message.data
-                    converted = self._converted(message.channel, data)
-                    if converted is not None:
-                        yield Message(index, message.time, converted)
+                    read = self._message(index, message.channel, message.time, message.data)
+                    if read is not None:
+                        yield read
 
     def first(self, topic: int) -> Message | None:
         """A topic's first message."""
@@ -308,15 +314,15 @@ def _failures() -> tuple[type[Exception], ...]:
 
     import apsw
 
-    # What readers of damaged files raise: mostly not errors of their own.
-    plain = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AssertionError, RuntimeError)
-    libraries = (ReaderError1, ReaderError2, SerdeError, apsw.Error)
+    # What readers of damaged files raise: mostly not errors of their own. A length that makes no sense gives a
+    # MemoryError or an OverflowError.
+    lookup = (LookupError, AttributeError, TypeError, AssertionError)
+    plain = (OSError, EOFError, ValueError, ArithmeticError, MemoryError, RuntimeError, *lookup)
+    libraries = (ReaderError1, ReaderError2, SerdeError, TypesysError, apsw.Error)
     return (*plain, *libraries, struct.error, zlib.error, zstd.ZstdError, Damaged)
 
 
-#: What a ROS 1 message raises that is not what its definition says.
-CONVERSION_FAILURES = (SerdeError, struct.error, ValueError, IndexError, AssertionError)
-#: What reading a damaged bag raises.
+#: What reading a damaged bag raises, or a message that is not what its type says.
 FAILURES: tuple[Any, ...] = _failures()
 
 
@@ -359,8 +365,10 @@ def check_is_bag(path: Path) -> None:
         raise ReplayError(f"{path} may not be read: no permission") from None
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")
+def _why(error: Exception) -> str:
+    if isinstance(error, MemoryError | OverflowError):
+        return "a length in it makes no sense"
+    return one_line(error) or type(error).__name__
 
 
 def _remedy(path: Path) -> str:

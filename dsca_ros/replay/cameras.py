@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dsca_ros.depth.camera_scaling import CameraNumbers
+from dsca_ros.depth.camera_scaling import CameraNumbers, check_plausible
 from dsca_ros.depth.image_layout import BadMessage
 from dsca_ros.replay import wire
 from dsca_ros.replay.bags import Bag, Message
@@ -72,7 +72,7 @@ class CameraState:
         if first is not None:
             # For frames before the first info, which mostly comes some moments after its image.
             try:
-                self._first = wire.numbers_of(wire.read(first.data, wire.CAMERA_INFO))
+                self._first = CameraNumbers.of(wire.read(first.data, wire.CAMERA_INFO))
             except BadMessage:
                 self._first = None
 
@@ -91,7 +91,7 @@ class CameraState:
             return
         stamp = info.header.stamp.sec, info.header.stamp.nanosec
         self._infos.pop(stamp, None)
-        self._infos[stamp] = wire.numbers_of(info)
+        self._infos[stamp] = CameraNumbers.of(info)
         while len(self._infos) > KEPT:
             self._infos.popitem(last=False)
         work.plain.append((self.camera.info_out, wire.write_scaled_info(info, self._settings.scale)))
@@ -124,6 +124,7 @@ class CameraState:
         height, width = frame.depth.shape
         try:
             numbers.check_size(width, height)
+            check_plausible((*numbers.k, *numbers.p), (numbers.k[0], numbers.k[4], numbers.p[0], numbers.p[5]))
         except BadMessage as error:
             _count(self._report.incomplete, error.cause)
             return None

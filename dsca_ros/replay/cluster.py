@@ -22,7 +22,7 @@ import dask
 from distributed import Client, Future, LocalCluster, as_completed, get_worker
 
 import dsca_ros
-from dsca_ros.replay.errors import Interrupted, ReplayError
+from dsca_ros.replay.errors import Interrupted, ReplayError, one_line
 from dsca_ros.replay.settings import ReplaySettings, Report
 
 #: A bag and its output.
@@ -31,6 +31,18 @@ Job = tuple[Path, Path]
 Work = Callable[[Job, ReplaySettings, bool, bool, Callable[[float, int, float], None]], Report]
 #: How long a scheduler, and then a worker, gets to answer; seconds.
 ANSWER_WITHIN = 30.0
+
+#: Of this machine's own cluster: one try a bag, and none of the housekeeping that a few long tasks do not need; it
+#: takes a tenth of the cores.
+_OWN_CLUSTER = {
+    "distributed.scheduler.allowed-failures": 0,
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    # It has the C library return an image's memory after each frame, and fetch it anew for the next.
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+}
 
 #: Tasks that run on this machine at a time; set in a worker.
 _sharing = 1
@@ -105,15 +117,15 @@ def _connected(scheduler: str | int) -> Iterator[Client]:
         try:
             client = Client(scheduler, timeout=ANSWER_WITHIN)
         except (OSError, ValueError) as error:
-            why = " ".join(str(error).split())
-            raise ReplayError(f"no Dask scheduler answers at {scheduler} ({why}); start one: dask scheduler") from None
+            raise ReplayError(
+                f"no Dask scheduler answers at {scheduler} ({one_line(error)}); start one: dask scheduler"
+            ) from None
         with client:
             yield client
         return
-    once = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.worker-saturation": 1.0}
     with (
         tempfile.TemporaryDirectory(prefix="dsca-replay-", ignore_cleanup_errors=True) as scratch,
-        dask.config.set(once),
+        dask.config.set(_OWN_CLUSTER),
         # Processes of one thread each, no web page, and no limit on memory: a replay keeps its own.
         LocalCluster(
             n_workers=scheduler,
@@ -150,7 +162,7 @@ def _settle_workers(client: Client) -> None:
     try:
         versions = client.run(_settle, places)
     except Exception as error:  # of the worker: whatever keeps it from running this
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        why = f"{type(error).__name__}: {one_line(error)}"
         raise ReplayError(f"the Dask workers cannot run dsca_ros ({why}); install the same there") from None
     other = sorted({version for version in versions.values() if version != dsca_ros.__version__})
     if other:
@@ -202,5 +214,5 @@ def _report_of(future: Future) -> Report:
     try:
         return Report(**future.result())
     except Exception as error:  # KilledWorker, or whatever the worker raised
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        why = f"{type(error).__name__}: {one_line(error)}"
         return Report("", "", error=f"its worker ended ({why}); --resume goes on with it")

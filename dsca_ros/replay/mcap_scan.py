@@ -7,7 +7,7 @@ so many bytes; messages lie in chunks, and an index of each channel's messages f
 
 from __future__ import annotations
 
-import heapq
+import contextlib
 import struct
 import sys
 import zlib
@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
+
+from dsca_ros.replay.scanned import Message, ScannedFile
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -28,6 +30,7 @@ STATISTICS, METADATA, METADATA_INDEX, SUMMARY_OFFSET, DATA_END = 0x0B, 0x0C, 0x0
 RECORD = struct.Struct("<BQ")
 MESSAGE_HEADER = struct.Struct("<HIQQ")  # channel, sequence, log time, publish time
 CHUNK_HEADER = struct.Struct("<QQQI")  # first and last log time, size unpacked, checksum of that
+INDEX_HEADER = struct.Struct("<HI")  # channel, bytes of the entries that follow
 INDEX_ENTRY = struct.Struct("<QQ")  # log time, offset in the chunk
 #: Longer records and chunks are taken for damage.
 MAX_RECORD = 1 << 32
@@ -59,14 +62,6 @@ class McapChannel(NamedTuple):
     definition: str
     definition_encoding: str
     metadata: dict[str, str]
-
-
-class Message(NamedTuple):
-    """A message: time in ns, channel, bytes."""
-
-    time: int
-    channel: int
-    data: bytes
 
 
 @dataclass
@@ -120,10 +115,10 @@ def scan(path: Path) -> Scan:
                 if chunk is None:
                     return found
                 found.chunks.append(chunk)
-            elif opcode == MESSAGE_INDEX and found.chunks:
-                channel, entries = struct.unpack("<HI", file.read(6))
+            elif opcode == MESSAGE_INDEX and found.chunks and length >= INDEX_HEADER.size:
+                channel, entries = INDEX_HEADER.unpack(file.read(INDEX_HEADER.size))
                 last = found.chunks[-1]
-                last.indexes[channel] = (offset, entries // INDEX_ENTRY.size)
+                last.indexes[channel] = (offset, min(entries, length - INDEX_HEADER.size) // INDEX_ENTRY.size)
                 found.chunks[-1] = last._replace(end=end)
             elif opcode == MESSAGE and length >= MESSAGE_HEADER.size:
                 channel, _, time, _ = MESSAGE_HEADER.unpack(file.read(MESSAGE_HEADER.size))
@@ -177,7 +172,7 @@ def unpack_chunk(file: BinaryIO, chunk: Chunk) -> bytes:
             data = decompress(data)
         elif chunk.compression:
             raise Damaged(f"compression {chunk.compression!r} is unknown")
-    except (zstd.ZstdError, RuntimeError, ValueError, EOFError) as error:
+    except (zstd.ZstdError, RuntimeError, ValueError, EOFError, MemoryError) as error:
         raise Damaged(str(error)) from None
     if len(data) != chunk.size or (chunk.crc and zlib.crc32(data) != chunk.crc):
         raise Damaged("checksum or size is wrong")
@@ -202,27 +197,26 @@ def records(data: bytes) -> Iterator[tuple[int, memoryview]]:
         at += length
 
 
-class ScannedMcap:
+class ScannedMcap(ScannedFile[Chunk]):
     """A file read without its index.
 
     Attributes:
         channels: all that any readable chunk tells of, by id.
         counts: messages of each channel that can be read.
-        lost: messages in damaged chunks, as far as their indexes tell.
+        lost: messages in damaged chunks, as far as their indexes tell, and of channels that nothing tells of.
         lost_bytes: of the file that could not be read.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self.scan = scan(path)
         self.channels: dict[int, McapChannel] = {}
         self.counts: dict[int, int] = {}
-        self.lost = 0
         self.lost_bytes = 0 if self.scan.finished else path.stat().st_size - self.scan.good_end
         self._schemas: dict[int, tuple[str, str, str]] = {}
-        self._good: list[Chunk] = []
         for record in self.scan.loose:
-            self._learn(*next(records(record)))
+            with contextlib.suppress(Damaged, struct.error):
+                self._learn(*next(records(record)))
         with path.open("rb") as file:
             for chunk in self.scan.chunks:
                 try:
@@ -237,9 +231,11 @@ class ScannedMcap:
                     self.lost += sum(count for _, count in chunk.indexes.values())
                     self.lost_bytes += chunk.data_length
                     continue
-                self._good.append(chunk)
+                self.chunks.append(chunk)
                 for channel, count in counts.items():
                     self.counts[channel] = self.counts.get(channel, 0) + count
+        for channel in self.counts.keys() - self.channels.keys():
+            self.lost += self.counts.pop(channel)
 
     def _learn(self, opcode: int, content: memoryview) -> None:
         if opcode == SCHEMA:
@@ -259,27 +255,8 @@ class ScannedMcap:
             name, kind, definition = self._schemas.get(schema, ("", "", ""))
             self.channels[number] = McapChannel(number, topic, name, encoding, definition, kind, metadata)
 
-    @property
-    def times(self) -> tuple[int, int]:
-        """First and last time of what can be read, ns; (0, -1) where nothing can."""
-        first = min((chunk.start_time for chunk in self._good), default=0)
-        return first, max((chunk.end_time for chunk in self._good), default=-1)
-
-    def messages(self) -> Iterator[Message]:
-        """Every message that can be read, by time; of the same time in the file's order."""
-        with self.path.open("rb") as file:
-            for _, _, message in heapq.merge(*(self._of_chunk(file, chunk) for chunk in self._good)):
-                if message is not None:
-                    yield message
-
-    def _of_chunk(self, file: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, tuple[int, int], Message | None]]:
-        # The chunk is loaded only when the others have come to its time.
-        yield chunk.start_time, (chunk.offset, -1), None
-        found = []
+    def _load(self, file: BinaryIO, chunk: Chunk) -> Iterator[Message]:
         for opcode, content in records(unpack_chunk(file, chunk)):
             if opcode == MESSAGE:
                 channel, _, time, _ = MESSAGE_HEADER.unpack_from(content)
-                found.append(Message(time, channel, bytes(content[MESSAGE_HEADER.size :])))
-        found.sort(key=lambda message: message.time)
-        for number, message in enumerate(found):
-            yield message.time, (chunk.offset, number), message
+                yield Message(time, channel, bytes(content[MESSAGE_HEADER.size :]))

@@ -220,7 +220,7 @@ def _hash(topic: Topic, definition: str) -> str:
         else:
             types.register(get_types_from_msg(definition, topic.msgtype))
         return types.hash_rihs01(topic.msgtype)
-    except (TypesysError, KeyError, ValueError, IndexError, AssertionError):
+    except (TypesysError, KeyError, ValueError, IndexError, AssertionError, RecursionError):
         return _NO_HASH
 
 

@@ -18,7 +18,7 @@ from rosbags.interfaces import (
 )
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 
-from dsca_ros.replay.errors import ReplayError
+from dsca_ros.replay.errors import ReplayError, one_line
 
 #: Types with another name in ROS 2.
 RENAMED = {"tf/msg/tfMessage": "tf2_msgs/msg/TFMessage"}
@@ -72,9 +72,9 @@ def as_ros2(
         same = is_same_wireformat(source, target, connection.msgtype, msgtype)
         definition = target.generate_msgdef(msgtype, ros_version=2)[0]
         digest = target.hash_rihs01(msgtype)
-    except (TypesysError, KeyError, ValueError, AssertionError) as error:
+    except (TypesysError, KeyError, ValueError, AssertionError, RecursionError) as error:
         what = f"type {connection.msgtype} of {connection.topic or index} has a definition that cannot be read"
-        raise ReplayError(f"{what}: {' '.join(str(error).split())}") from None
+        raise ReplayError(f"{what}: {one_line(error)}") from None
     latched = bool(connection.ext.latching) or connection.topic == STATIC
     profile = qos(QosDurability.TRANSIENT_LOCAL, 1) if latched else qos(QosDurability.VOLATILE, 10)
     topic = (connection.topic, msgtype, definition, False, digest, "cdr", profile)

@@ -8,7 +8,6 @@ length of four bytes before it; messages lie in chunks, and an index of each con
 from __future__ import annotations
 
 import bz2
-import heapq
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import BinaryIO, NamedTuple
 
 from rosbags.interfaces import Connection, ConnectionExtRosbag1, MessageDefinition, MessageDefinitionFormat
 
-from dsca_ros.replay.mcap_scan import Damaged, Message
+from dsca_ros.replay.mcap_scan import Damaged
+from dsca_ros.replay.scanned import Message, ScannedFile
 
 MAGIC = b"#ROSBAG V2.0\n"
 MESSAGE, INDEX, CHUNK, CONNECTION = 2, 4, 5, 7
@@ -25,6 +25,8 @@ MAX_HEADER = 1 << 20
 
 _LENGTH = struct.Struct("<I")
 _TIME = struct.Struct("<II")
+#: Bytes of a message's entry in an index.
+_INDEX_ENTRY = 12
 
 Fields = dict[bytes, bytes]
 
@@ -39,7 +41,7 @@ class Chunk(NamedTuple):
     end_time: int
 
 
-class ScannedRos1:
+class ScannedRos1(ScannedFile[Chunk]):
     """A ROS 1 bag read without its index.
 
     Attributes:
@@ -49,11 +51,9 @@ class ScannedRos1:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self.connections: dict[int, Connection] = {}
-        self.lost = self.lost_bytes = 0
         self._counts: dict[int, int] = {}
-        self._chunks: list[Chunk] = []
         with path.open("rb") as file:
             self._walk(file, path.stat().st_size)
         for number, count in self._counts.items():
@@ -76,7 +76,7 @@ class ScannedRos1:
             elif kind == CONNECTION and whole:
                 self._learn_connection(fields, file.read(length))
             elif kind == INDEX:
-                expected += _number(fields.get(b"count", b""), 1 << 32)
+                expected += min(int.from_bytes(fields.get(b"count", b""), "little"), length // _INDEX_ENTRY)
             at = data_at + length
         self.lost = max(0, expected - read)
 
@@ -87,12 +87,12 @@ class ScannedRos1:
             if kind == CONNECTION:
                 self._learn_connection(inner, data)
             elif kind == MESSAGE and len(inner.get(b"time", b"")) == _TIME.size:
-                number = _number(inner.get(b"conn", b""), 1 << 32)
+                number = _connection(inner)
                 if number in self.connections:
                     self._counts[number] = self._counts.get(number, 0) + 1
                     times.append(_nanoseconds(inner))
         if times:
-            self._chunks.append(Chunk(offset, length, compression, min(times), max(times)))
+            self.chunks.append(Chunk(offset, length, compression, min(times), max(times)))
         return len(times)
 
     def _learn_connection(self, fields: Fields, data: bytes) -> None:
@@ -127,31 +127,12 @@ class ScannedRos1:
             if count_loss:
                 self.lost_bytes += chunk.length if not at else len(data) - at
 
-    @property
-    def times(self) -> tuple[int, int]:
-        """First and last time of what can be read, ns; (0, -1) where nothing can."""
-        first = min((chunk.start_time for chunk in self._chunks), default=0)
-        return first, max((chunk.end_time for chunk in self._chunks), default=-1)
-
-    def messages(self) -> Iterator[Message]:
-        """Every message that can be read, as ROS 1 has it, by time; of the same time in the file's order."""
-        with self.path.open("rb") as file:
-            for _, _, message in heapq.merge(*(self._of_chunk(file, chunk) for chunk in self._chunks)):
-                if message is not None:
-                    yield message
-
-    def _of_chunk(self, file: BinaryIO, chunk: Chunk) -> Iterator[tuple[int, tuple[int, int], Message | None]]:
-        # The chunk is loaded only when the others have come to its time.
-        yield chunk.start_time, (chunk.offset, -1), None
-        found = []
+    def _load(self, file: BinaryIO, chunk: Chunk) -> Iterator[Message]:
         for kind, fields, data in self._records(file, chunk):
             if kind == MESSAGE and len(fields.get(b"time", b"")) == _TIME.size:
-                number = _number(fields.get(b"conn", b""), 1 << 32)
+                number = _connection(fields)
                 if number in self.connections:
-                    found.append(Message(_nanoseconds(fields), number, data))
-        found.sort(key=lambda message: message.time)
-        for number, message in enumerate(found):
-            yield message.time, (chunk.offset, number), message
+                    yield Message(_nanoseconds(fields), number, data)
 
 
 def _number(data: bytes, bound: int) -> int:
@@ -164,6 +145,11 @@ def _number(data: bytes, bound: int) -> int:
 def _kind(fields: Fields) -> int:
     """What a record is; 0 where it does not tell."""
     return int.from_bytes(fields.get(b"op", b""), "little")
+
+
+def _connection(fields: Fields) -> int:
+    """Whose message it is; a number that no connection has where it does not tell."""
+    return int.from_bytes(fields.get(b"conn", 5 * b"\xff"), "little")
 
 
 def _nanoseconds(fields: Fields) -> int:
@@ -190,6 +176,6 @@ def _unpacked(data: bytes, compression: bytes) -> bytes:
             from lz4.frame import decompress
 
             return bytes(decompress(data))
-    except (OSError, ValueError, RuntimeError, EOFError) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, MemoryError) as error:
         raise Damaged(str(error)) from None
     return data

@@ -117,22 +117,9 @@ def write_depth(depth: np.ndarray, frame: DepthFrame) -> memoryview:
     return store().serialize_cdr(message, IMAGE)
 
 
-def numbers_of(info: Any) -> CameraNumbers:
-    """What of a camera_info depends on the image's size."""
-    roi = info.roi
-    return CameraNumbers(
-        (info.width, info.height),
-        np.asarray(info.k, np.float64),
-        np.asarray(info.p, np.float64),
-        (roi.x_offset, roi.y_offset),
-        (roi.width, roi.height),
-        (info.binning_x, info.binning_y),
-    )
-
-
 def write_scaled_info(info: Any, scale: int) -> memoryview:
     """The camera_info of an image ``scale`` times larger per side: binning and region folded in, then zero."""
-    numbers = numbers_of(info).scaled(scale)
+    numbers = CameraNumbers.of(info).scaled(scale)
     types = store().types
     message = types[CAMERA_INFO](
         info.header,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -227,7 +228,8 @@ def run_demo(settings: DemoSettings, report: Callable[[str, float, int], None]) 
 def alone_on_this_machine() -> None:
     """Sets what this process and its children need to be a little world: nothing reaches a robot on the network."""
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    if os.environ.get("ROS_DISTRO") == "humble":  # which does not know the variable above
+    # The variable above came with rclpy's event_handler; those before know this one, of which later ones warn.
+    if importlib.util.find_spec("rclpy.event_handler") is None:
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     # Default buffers are made for small messages; see docs/dds.md.

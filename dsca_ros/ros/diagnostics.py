@@ -67,18 +67,22 @@ class Health:
     _age: float = 0.0
     _invalid: float = 0.0
     _error: str | None = None
+    #: Why the newest frame was rejected, and what the newest one that went out lacks; empty if neither is so.
+    _rejected: str = ""
+    _lacks: str = ""
 
     def listening(self) -> None:
         """The camera is subscribed to (again): what came before tells nothing of it."""
         with self._lock:
             self._input.clear()
+            self._rejected = self._lacks = ""
 
     def freed(self) -> None:
         """The engine is gone, and what it was and what failed with it."""
         with self._lock:
             self.engine, self.device = "none", ""
             self.engine_state, self.engine_note, self.network_error, self._error = RUNNING, "", "", None
-            self.hangs = ""
+            self.hangs = self._rejected = self._lacks = ""
             self._input.clear()
 
     def received(self) -> None:
@@ -92,13 +96,27 @@ class Health:
         with self._lock:
             self._counts[cause] += 1
 
-    def published(self, times: FrameTimes, age: float, invalid: float) -> None:
-        """A frame went out; ``age`` in seconds against its stamp, ``invalid`` as a share of its pixels."""
+    def rejected(self, cause: str, text: str) -> None:
+        """A frame was rejected; ``text`` says why."""
+        with self._lock:
+            self._counts[f"rejected_{cause}"] += 1
+            self._rejected = text
+
+    def published(self, times: FrameTimes, age: float, invalid: float, lacks: str = "") -> None:
+        """A frame went out.
+
+        Args:
+            times: where its time went.
+            age: seconds against its stamp.
+            invalid: share of its pixels.
+            lacks: why camera_info or points that someone may wait for did not go with it.
+        """
         with self._lock:
             self._counts["published"] += 1
             self._output.append(time.monotonic())
             self._times.append(times)
             self._age, self._invalid, self._error = age, invalid, None
+            self._rejected, self._lacks = "", lacks
 
     def failed(self, text: str) -> None:
         """The engine failed on a frame; cleared by the next frame that succeeds."""
@@ -157,6 +175,11 @@ class Health:
             return DiagnosticStatus.WARN, "WAITING: no depth image yet; is the input topic right?"
         if quiet > STALE_AFTER:
             return DiagnosticStatus.STALE, f"STALE: no depth image for {quiet:.0f} s; is the camera running?"
+        silent = not self._output or time.monotonic() - self._output[-1] > STALE_AFTER
+        if self._rejected and silent:
+            return DiagnosticStatus.WARN, f"RUNNING: nothing goes out, images are rejected: {self._rejected}"
+        if self._lacks:
+            return DiagnosticStatus.WARN, f"RUNNING: {self._lacks}"
         if self.cameras > 1:
             return DiagnosticStatus.WARN, f"RUNNING: {self.cameras} cameras publish on one topic, and their frames mix"
         return DiagnosticStatus.OK, "RUNNING"

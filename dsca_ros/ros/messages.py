@@ -106,22 +106,9 @@ def to_bytes(values: np.ndarray) -> array:
     return data
 
 
-def numbers_of(info: CameraInfo) -> CameraNumbers:
-    """What of a camera_info depends on the image's size."""
-    roi = info.roi
-    return CameraNumbers(
-        (info.width, info.height),
-        np.array(info.k, np.float64),
-        np.array(info.p, np.float64),
-        (roi.x_offset, roi.y_offset),
-        (roi.width, roi.height),
-        (info.binning_x, info.binning_y),
-    )
-
-
 def image_size(info: CameraInfo) -> tuple[int, int]:
     """(width, height) of the image that a camera_info goes with: the sensor's region of interest, binned."""
-    return numbers_of(info).image_size
+    return CameraNumbers.of(info).image_size
 
 
 def check_camera_info(info: CameraInfo, width: int, height: int) -> None:
@@ -130,7 +117,7 @@ def check_camera_info(info: CameraInfo, width: int, height: int) -> None:
     Raises:
         BadMessage: if it describes another image, or no camera.
     """
-    numbers_of(info).check_size(width, height)
+    CameraNumbers.of(info).check_size(width, height)
     check_plausible((*info.k, *info.d, *info.r, *info.p), (info.k[0], info.k[4], info.p[0], info.p[5]))
 
 
@@ -140,7 +127,7 @@ def scale_camera_info(info: CameraInfo, scale: int, header: Header) -> CameraInf
     Binning and region of interest are folded in first and published as zero; distortion and
     rectification do not change with size. A camera_info without calibration (K zero) stays without.
     """
-    numbers = numbers_of(info).scaled(scale)
+    numbers = CameraNumbers.of(info).scaled(scale)
     scaled = CameraInfo(header=header, distortion_model=info.distortion_model, d=info.d, r=info.r)
     scaled.width, scaled.height = numbers.size
     scaled.k, scaled.p = numbers.k, numbers.p
@@ -149,12 +136,12 @@ def scale_camera_info(info: CameraInfo, scale: int, header: Header) -> CameraInf
 
 def is_calibrated(info: CameraInfo) -> bool:
     """Whether K holds focal lengths; drivers send zeros where there is no calibration."""
-    return numbers_of(info).is_calibrated
+    return CameraNumbers.of(info).is_calibrated
 
 
 def to_intrinsics(info: CameraInfo) -> Intrinsics:
     """The pinhole camera of a calibrated camera_info whose binning and region are zero."""
-    return numbers_of(info).intrinsics()
+    return CameraNumbers.of(info).intrinsics()
 
 
 def to_camera_info(camera: Intrinsics, header: Header) -> CameraInfo:

@@ -229,11 +229,11 @@ class Pipeline:
         if messages.DEPTH_ENCODINGS[encoding] == np.uint16 and result.dtype != np.uint16:
             result = units.to_millimetres(result)
         invalid = 1.0 - np.count_nonzero(result) / result.size
-        info = self._info_for(image, depth, result)
+        info, lacks = self._info_for(image, depth, result)
         out = self._outputs
         cloud = None
         if info is not None and settings.publish_points and out.points.get_subscription_count() > 0:
-            cloud = self._cloud(result, info, settings)
+            cloud, lacks = self._cloud(result, info, settings)
         compressed = None
         if out.compressed.get_subscription_count() > 0:
             compressed = messages.encode_compressed(
@@ -259,7 +259,7 @@ class Pipeline:
         times = FrameTimes(*(end - begin for begin, end in itertools.pairwise(marks)))
         # Not through rclpy's Time: it takes no negative stamp, and cameras send what they like.
         stamp = image.header.stamp.sec + image.header.stamp.nanosec * 1e-9
-        self._health.published(times, self._now() - stamp, invalid)
+        self._health.published(times, self._now() - stamp, invalid, lacks)
 
     def _infer(self, frame: Frame, depth: np.ndarray) -> np.ndarray:
         """The network's result; meanwhile `overdue` sees how long it takes."""
@@ -272,32 +272,40 @@ class Pipeline:
         self._sizes = [*(other for other in self._sizes if other != size), size][-KEPT_SIZES:]
         return result
 
-    def _info_for(self, image: Image | CompressedImage, depth: np.ndarray, result: np.ndarray) -> CameraInfo | None:
-        """The scaled camera_info of an image; None, and the reason is told, where there is none."""
+    def _info_for(
+        self, image: Image | CompressedImage, depth: np.ndarray, result: np.ndarray
+    ) -> tuple[CameraInfo | None, str]:
+        """The scaled camera_info of an image; or None, and why there is none, which is told and counted."""
         info = self._infos.find(image)
         if info is None:
-            self._health.count("no_camera_info")
-            self._warn("no_camera_info", "no camera_info yet: the image is published, camera_info and points are not")
-            return None
+            return None, self._lacks(
+                "no_camera_info", "no camera_info yet: the image is published, camera_info and points are not"
+            )
         height, width = depth.shape
         try:
             messages.check_camera_info(info, width, height)
         except messages.BadMessage as error:
-            self._reject(error)
-            return None
+            return None, self._lacks(f"rejected_{error.cause}", f"{error} (left out; counted in /diagnostics)")
         # The scale of this very result: the parameter may have changed meanwhile.
-        return messages.scale_camera_info(info, result.shape[1] // width, image.header)
+        return messages.scale_camera_info(info, result.shape[1] // width, image.header), ""
 
-    def _cloud(self, result: np.ndarray, info: CameraInfo, settings: Settings) -> PointCloud2 | None:
+    def _cloud(self, result: np.ndarray, info: CameraInfo, settings: Settings) -> tuple[PointCloud2 | None, str]:
+        """The points; or None, and why there are none, which is told and counted."""
         if not messages.is_calibrated(info):
-            self._health.count("not_calibrated")
-            self._warn("not_calibrated", "camera_info has no focal length (K is zero): no points are published")
-            return None
+            return None, self._lacks(
+                "not_calibrated", "camera_info has no focal length (K is zero): no points are published"
+            )
         if any(info.d):
             self._warn("distorted", "camera_info has distortion: points take the depth image for rectified")
         camera = messages.to_intrinsics(info)
-        return self._points.cloud(camera, result, info.header, settings.points_stride, settings.points_organized)
+        return self._points.cloud(camera, result, info.header, settings.points_stride, settings.points_organized), ""
+
+    def _lacks(self, cause: str, text: str) -> str:
+        """Tells and counts what does not go with an image that is published; the text."""
+        self._health.count(cause)
+        self._warn(cause, text)
+        return text
 
     def _reject(self, error: messages.BadMessage) -> None:
-        self._health.count(f"rejected_{error.cause}")
+        self._health.rejected(error.cause, str(error))
         self._warn(error.cause, f"{error} (left out; counted in /diagnostics)")

@@ -12,6 +12,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from dsca_ros.depth import units
 from dsca_ros.depth.camera import Intrinsics
+from dsca_ros.depth.sensors import SENSORS
 from dsca_ros.depth.synthetic import DEFAULT_FOV, DEFAULT_FRAMES, DEFAULT_SEED, SyntheticStream
 from dsca_ros.ros import messages
 from dsca_ros.ros.run import ClosableNode, run
@@ -43,7 +44,7 @@ class SyntheticCamera(ClosableNode):
         height = parameter("height", 240, "Image height, pixels")
         fov = parameter("horizontal_fov", DEFAULT_FOV, "Horizontal field of view, degrees")
         rate = parameter("rate", 30.0, "Frames per second")
-        sensor = parameter("sensor", "stereo", "Sensor model: stereo, kinect_v1, tof or ideal")
+        sensor = parameter("sensor", "stereo", f"Sensor model: {', '.join(SENSORS)}")
         encoding = parameter("encoding", "16UC1", "16UC1 (millimetres) or 32FC1 (metres)")
         seed = parameter("seed", DEFAULT_SEED, "Seed of the room and of the noise")
         frames = parameter("frames", DEFAULT_FRAMES, "Frames of one lap of the camera's path")

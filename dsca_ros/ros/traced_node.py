@@ -22,8 +22,8 @@ class TracedNode(DscaNode):
         super().__init__()
         publish = self.health.published
 
-        def published(times: FrameTimes, age: float, invalid: float) -> None:
-            publish(times, age, invalid)
+        def published(times: FrameTimes, age: float, invalid: float, lacks: str = "") -> None:
+            publish(times, age, invalid, lacks)
             print(json.dumps({**asdict(times), "age": age}), file=trace, flush=True)
 
         self.health.published = published  # type: ignore[method-assign]

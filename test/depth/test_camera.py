@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dsca_ros.depth import resample
-from dsca_ros.depth.camera import Intrinsics, scale_principal_point
+from dsca_ros.depth import resample, units
+from dsca_ros.depth.camera import ROWS, Intrinsics, scale_principal_point
 
 NORMAL, OFFSET = np.array([0.25, -0.4, 1.0]), 2.0  # the plane NORMAL . P = OFFSET
 
@@ -68,6 +68,28 @@ def test_back_projection_fills_a_given_buffer(camera):
     buffer = np.empty((30, 40, 3), np.float32)
     assert camera.back_project(depth, buffer) is buffer
     np.testing.assert_array_equal(buffer, camera.back_project(depth))
+
+
+@pytest.mark.parametrize("invalid", [0, 65535, np.nan, -1.0, np.inf])
+def test_valid_points_are_those_of_the_organised_ones_bit_for_bit(rng, invalid):
+    """Blocks of rows without a hole, with few large and with many small ones, and with nothing else."""
+    camera = Intrinsics(97, 5 * ROWS + 3, 80.0, 81.0, 47.3, 38.9)
+    depth = rng.integers(1, 65535, (camera.height, camera.width)).astype(np.uint16)
+    if invalid not in (0, 65535):
+        depth = depth.astype(np.float32) / 1000
+    blocks = [slice(ROWS * block, ROWS * (block + 1)) for block in range(6)]
+    depth[blocks[1], 20:60] = depth[blocks[5], 50:] = invalid
+    depth[blocks[2]][rng.random((ROWS, camera.width)) < 0.3] = invalid
+    depth[blocks[3]] = invalid
+    depth[blocks[4]][:, 1:] = invalid
+    for stride in (1, 2, 3):
+        organised = camera.back_project(depth, stride=stride)
+        z = units.to_metres(depth)[::stride, ::stride]
+        x, y = (ray[::stride] for ray in camera.rays())
+        by_hand = np.stack([z * x, z * y[:, None], z], axis=-1)
+        np.testing.assert_array_equal(organised, np.where(z[..., None] > 0, by_hand, np.nan))
+        points = camera.back_project_valid(depth, stride, lambda count: np.empty((count, 3), np.float32))
+        assert points.tobytes() == by_hand[z > 0].tobytes() and len(points)
 
 
 def test_an_image_of_another_size_is_refused(camera):

@@ -281,15 +281,23 @@ def test_one_that_is_asked_for_and_fails_is_not_replaced(shelf, caplog):
 # --- in the background --------------------------------------------------------------------------
 
 
-def test_a_slow_one_in_the_background_has_onnxruntime_in_float32_as_its_standby(shelf, depth_image):
+@pytest.mark.parametrize("with_openvino", [True, False])
+def test_a_slow_one_in_the_background_has_the_best_for_cpus_as_its_standby(
+    shelf, depth_image, monkeypatch, with_openvino
+):
+    if with_openvino:
+        pytest.importorskip("openvino")
+    else:
+        without(monkeypatch, "openvino")
+    title, standby = ("OpenVINO", factory._openvino) if with_openvino else ("ONNX Runtime", factory._onnxruntime)
     shelf.add("tensorrt", slow=True, precision="fp16")
     engine = create_engine("auto", MODEL, 2, threads=1, background=True)
     assert isinstance(engine, StartingEngine)
-    assert "ONNX Runtime" in engine.description and "1 thread" in engine.description
+    assert title in engine.description and "1 thread" in engine.description
     assert not shelf.made  # it is made in a thread of its own, at the first image
     depth = depth_image(12, 15)
     result = engine.infer(depth, RANGE)
-    expected = factory._onnxruntime(factory.find_model(MODEL, 2, "fp32"), 1).infer(depth, RANGE)
+    expected = standby(factory.find_model(MODEL, 2, "fp32"), 1).infer(depth, RANGE)
     np.testing.assert_array_equal(result, expected)
     wait_for_thread(shelf)
     assert engine.state == RUNNING
@@ -299,7 +307,8 @@ def test_a_slow_one_in_the_background_has_onnxruntime_in_float32_as_its_standby(
 
 
 def test_without_warm_start_there_is_no_standby(shelf, depth_image, monkeypatch):
-    monkeypatch.setattr(factory, "_onnxruntime", lambda *_: pytest.fail("a standby that nobody wants"))
+    for standby in ("_openvino", "_onnxruntime"):
+        monkeypatch.setattr(factory, standby, lambda *_: pytest.fail("a standby that nobody wants"))
     shelf.add("tensorrt", slow=True)
     engine = create_engine("auto", MODEL, 2, background=True, warm_start=False)
     assert (engine.description, engine.device) == ("none yet", "")
@@ -319,6 +328,8 @@ def test_a_quick_one_in_the_background_is_itself(shelf):
 
 
 def test_a_standby_that_cannot_start_lets_auto_go_on(shelf, monkeypatch, caplog):
+    without(monkeypatch, "openvino")
+
     def broken(*_: object) -> Engine:
         raise EngineError("the model file is damaged")
 

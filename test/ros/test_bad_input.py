@@ -79,6 +79,8 @@ def test_warnings_of_one_cause_are_throttled(graph: Graph, monkeypatch: pytest.M
 
     for index in range(40):
         send_bad(f"bgr8 number {index}")
+    status = graph.status(lambda v: v.get("rejected_unknown_encoding") == "40", "40 rejected")
+    assert status.level == status.WARN and "images are rejected: depth encoding 'bgr8 number 39'" in status.message
     empty = graph.camera.image()
     empty.width = 0
     graph.send(empty)  # another cause is heard at once
@@ -171,7 +173,8 @@ def test_camera_info_that_never_comes_costs_no_image(graph: Graph) -> None:
     graph.spin_until(lambda: graph.counter("published") == 3)
     graph.spin_until(lambda: graph.listener.warnings("no camera_info"), "the warning")
     assert len(graph.listener.warnings("no camera_info")) == 1
-    graph.status(lambda v: v.get("no_camera_info") == "3" and v["state"] == "RUNNING")
+    status = graph.status(lambda v: v.get("no_camera_info") == "3" and v["state"] == "RUNNING")
+    assert status.level == status.WARN and "RUNNING: no camera_info yet" in status.message
     assert not graph.listener.infos and not graph.listener.clouds
 
 
@@ -253,7 +256,8 @@ def test_a_camera_info_without_calibration_gives_no_points(graph: Graph) -> None
     good = graph.good_frame()
     assert list(graph.listener.images) == list(graph.listener.infos) == [key(image), key(good)]
     assert list(graph.listener.clouds) == [key(good)]
-    graph.status(lambda v: v.get("not_calibrated") == "1" and v["state"] == "RUNNING")
+    status = graph.status(lambda v: v.get("not_calibrated") == "1" and v["state"] == "RUNNING")
+    assert status.level == status.OK  # since the good frame
 
 
 def test_a_binned_and_cropped_camera_info_goes_with_its_image(graph: Graph) -> None:

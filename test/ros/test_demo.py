@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import math
 import os
@@ -16,6 +17,8 @@ from pathlib import Path
 import cv2
 import pytest
 from ros_graph import END_WITHIN, free_domain, interruptible, participants
+
+from dsca_ros.ros import demo as module
 
 METHODS = {"nearest", "bilinear", "bicubic", "dsca"}
 FIGURES = {"rmse_mm", "mae_mm", "flying_pct", "valid_pct"}
@@ -118,6 +121,21 @@ def test_the_demo_reports_and_draws(demo: Callable[..., Demo], tmp_path: Path) -
 
 @pytest.mark.once
 @pytest.mark.usefixtures("one_core")
+@pytest.mark.parametrize("old", [False, True])
+def test_a_little_world_is_closed_by_the_variable_that_the_distribution_knows(
+    monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_DOMAIN_ID", module._profile_variable()):
+        monkeypatch.setenv(name, "")  # so that what is set is put back
+        monkeypatch.delenv(name)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if old else find(name))
+    module.alone_on_this_machine()
+    assert os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    # Newer ones warn of it.
+    assert os.environ.get("ROS_LOCALHOST_ONLY") == ("1" if old else None)
+
+
 def test_a_rate_that_falls_short_fails_with_the_figures(demo: Callable[..., Demo], tmp_path: Path) -> None:
     target, picture = tmp_path / "figures.json", tmp_path / "demo.png"
     options = ["--seconds", "1", "--rate", "240", "--size", "200x150", "--threads", "1"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
@@ -80,6 +82,37 @@ def test_states_follow_what_happens(clock: Clock, monkeypatch: pytest.MonkeyPatc
     health.published(TIMES, 0.02, 0.5)
     assert now() == ("RUNNING", DiagnosticStatus.OK)
     assert now(listened_to=False) == ("IDLE", DiagnosticStatus.OK)
+
+
+def test_a_camera_of_which_nothing_comes_is_no_good_state(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "STALE_AFTER", 2.0)
+    health = Health()
+
+    def after(frame: Callable[[], None], seconds: float = 0.1) -> tuple[str, bytes]:
+        clock.now += seconds
+        health.received()
+        frame()
+        status = status_of(health)
+        assert values(status)["state"] == "RUNNING"
+        return status.message, status.level
+
+    def reject() -> None:
+        health.rejected("unknown_encoding", "depth encoding 'bgr8' is unknown")
+
+    rejected = "RUNNING: nothing goes out, images are rejected: depth encoding 'bgr8' is unknown"
+    assert after(reject) == (rejected, DiagnosticStatus.WARN)
+    assert after(lambda: health.published(TIMES, 0.0, 0.0)) == ("RUNNING", DiagnosticStatus.OK)
+    # One among many that go out is counted, and no more.
+    assert after(reject) == ("RUNNING", DiagnosticStatus.OK)
+    assert after(reject, 2.1) == (rejected, DiagnosticStatus.WARN)
+    assert after(lambda: health.published(TIMES, 0.0, 0.0, "no info")) == ("RUNNING: no info", DiagnosticStatus.WARN)
+    assert after(lambda: health.published(TIMES, 0.0, 0.0)) == ("RUNNING", DiagnosticStatus.OK)
+    assert health.counts()["rejected_unknown_encoding"] == 3
+    # Another camera, maybe.
+    after(reject, 2.1)
+    health.listening()
+    health.received()
+    assert status_of(health).message == "RUNNING"
 
 
 def test_rates_are_of_the_last_seconds(clock: Clock) -> None:

@@ -31,7 +31,7 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from dsca_ros.depth.compressed import encode_compressed_depth
-from dsca_ros.engine import onnxruntime as onnxruntime_engine
+from dsca_ros.engine import base as engine_base
 from dsca_ros.ros import messages, parameters
 from dsca_ros.ros.camera_infos import CameraInfos
 from dsca_ros.ros.diagnostics import Health
@@ -268,7 +268,7 @@ class Node:
 def node(tiny_models: Path) -> Iterator[Node]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DSCA_MODELS", str(tiny_models))
-        patch.setattr(onnxruntime_engine, "KEPT_SIZES", 64)  # else most of the time went into getting ready for sizes
+        patch.setattr(engine_base, "KEPT_SIZES", 64)  # else most of the time went into getting ready for sizes
         node = Node()
         yield node
         node.core.close()
