@@ -33,8 +33,8 @@ class DepthWeights:
         squared: of the squared error, which keeps an uncertain edge from being far off.
         astray: of being far from every surface around (a flying pixel).
         validity: of the decision on validity.
-        surfaces: of the error on the surfaces of a measured frame, over that of bilinear: all cameras count alike,
-            however small their noise; see `surface_ratio`.
+        surfaces: of the last stage's error on the surfaces of a measured frame, over that of bilinear: all cameras
+            count alike, however small their noise; see `surface_ratio`.
     """
 
     absolute: float = 4.0
@@ -78,7 +78,7 @@ def supervise_depth(
         decided = F.binary_cross_entropy_with_logits(result.validity, (target > 0).float(), reduction="none")
         mixed = result.there * sure[:, None, None, None]
         total = total + weights.validity * (decided * mixed).sum() / mixed.sum().clamp(min=1.0)
-        if weights.surfaces:
+        if weights.surfaces and result is stages[-1]:
             total = total + weights.surfaces * surface_ratio(error, target, mask * sure[:, None, None, None], depth)
     return total / len(stages)
 

@@ -142,9 +142,9 @@ def shrink(depth: np.ndarray, factor: int, rng: np.random.Generator) -> np.ndarr
         [h, w].
     """
     draw = rng.random()
-    if draw < 0.7:
+    if draw < 0.6:
         return decimate(depth, factor)
-    if draw < 0.9:
+    if draw < 0.85:
         return block_mean(depth, factor)
     # One of the pixels around the middle of each block: an even factor has no middle pixel.
     row, column = rng.integers(factor // 2 - 1, factor // 2 + 1, 2)
@@ -181,7 +181,7 @@ def make_lesson(pool: ViewPool, index: int, crop: int, rng: np.random.Generator)
     ]
     measured = [False] * len(targets)
     sensor = random_sensor(rng)
-    if rng.random() < 0.25:
+    if rng.random() < 0.3:
         low = measure(1)
     else:
         factor = int(rng.choice([f for f in pool.factors[1:] if f <= 4]))

@@ -287,6 +287,10 @@ def test_surfaces_are_asked_for_where_the_frame_was_measured():
     cost = [supervise_depth([stage], [frame], [torch.tensor(m)], low, terms).item() for m in ([1.0, 1.0], [0.0, 0.0])]
     expected = surface_ratio(log_error(frame + 0.01, frame), frame, torch.ones_like(frame), low)
     assert cost == [pytest.approx(2.0 * expected.item(), rel=1e-2), 0.0]
+    half = StageResult(inverse[..., ::2, ::2], *(torch.zeros_like(low) for _ in range(2)))
+    sure = [torch.ones(2), torch.ones(2)]
+    both = supervise_depth([half, stage], [low, frame], sure, low, terms).item()
+    assert both == pytest.approx(0.5 * cost[0])  # of the last stage alone, and a mean of two
 
 
 def test_each_term_of_a_hand_made_case_of_levels():
