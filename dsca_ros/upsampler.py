@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -36,6 +37,7 @@ class Upsampler:
             EngineNotReady where there is nothing to run meanwhile.
         warm_start: with ``background``, an engine for CPUs runs meanwhile.
         share_memory: results may lie in the engine's own memory, which the next call writes over.
+        folder: of the models and their manifest; None takes those that ship, or $DSCA_MODELS.
 
     Raises:
         EngineError: if the model or the engine does not exist or cannot run here.
@@ -53,6 +55,7 @@ class Upsampler:
         background: bool = False,
         warm_start: bool = True,
         share_memory: bool = False,
+        folder: Path | None = None,
     ) -> None:
         self.model = model
         self.scale = scale
@@ -60,7 +63,7 @@ class Upsampler:
         self.fill_holes = fill_holes
         self._share_memory = share_memory
         self._engine = create_engine(
-            engine, model, scale, precision, threads, background=background, warm_start=warm_start
+            engine, model, scale, precision, threads, background=background, warm_start=warm_start, folder=folder
         )
 
     @property

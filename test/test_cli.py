@@ -102,6 +102,7 @@ def test_help_has_an_example(dsca, command):
         ["upscale", "a.png", "b.png", "--min-depth", "3", "--max-depth", "2"],
         ["evaluate", "--size", "320"],
         ["evaluate", "--scenes", "0"],
+        ["evaluate", "--peers", "."],
         ["demo", "--size", "4x4"],
         ["demo", "--rate", "0"],
         ["build", "--encoding", "8UC1"],

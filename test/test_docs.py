@@ -9,6 +9,7 @@ import typer
 
 from dsca_ros.cli import app
 from dsca_ros.engine.zoo import DEPTH, list_models
+from dsca_ros.evaluation.bench_chart import relative_errors
 from dsca_ros.evaluation.bench_report import bench_markdown
 from dsca_ros.evaluation.benchmark_report import benchmark_markdown
 from dsca_ros.evaluation.fidelity_report import fidelity_markdown
@@ -103,3 +104,10 @@ def test_the_document_on_recordings_names_every_option(command):
 def test_tables_of_performance_are_those_of_their_file():
     figures = json.loads((DOCS / "results" / "bench.json").read_text())
     assert part((DOCS / "performance.md").read_text(), "bench") == bench_markdown(figures)
+
+
+def test_what_a_plain_network_is_said_to_reach_is_what_was_measured():
+    errors = relative_errors(json.loads((DOCS / "results" / "fidelity.json").read_text())["sets"])
+    text = " ".join((DOCS / "performance.md").read_text().split())
+    claim = f"has {errors['espcn', 2]:.2f} of bilinear's mean error at ×2 over all sets of fidelity, and `dsca-nano` "
+    assert f"{claim}{errors['dsca-nano', 2]:.2f}" in text

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from dsca_ros.cli.common import JSON, THREADS, console, fail, parse_size, write_json, write_markdown
+from dsca_ros.cli.common import JSON, PEERS, THREADS, console, fail, parse_size, write_json, write_markdown
 from dsca_ros.evaluation.bench_report import PARTS
 from dsca_ros.upsampler import DEFAULT_MODEL
 
@@ -30,6 +30,7 @@ def bench(
     runs: int = typer.Option(50, min=3, help="Measured runs of each row; fewer if they take long."),
     seconds: float = typer.Option(4.0, min=1.0, help="Of playing images to the node, for each rate that is tried."),
     threads: int = THREADS,
+    peers: Path = PEERS,
     compare: Path = typer.Option(None, metavar="FILE", help="The --json of an earlier run: prints ratios to it."),
     json_file: str = JSON,
     chart: Path = typer.Option(None, metavar="FILE.png", help="Draw truth against milliseconds; needs --fidelity."),
@@ -59,7 +60,7 @@ def bench(
     truth = _read(fidelity, "sets", "`dsca evaluate --fidelity`")
     sizes = [parse_size(text) for text in size]
     models = [] if "all" in model else model
-    request = BenchRequest(models, scale or [], precision, engine or [], sizes, threads, runs)
+    request = BenchRequest(models, scale or [], precision, engine or [], sizes, threads, runs, peers)
     try:
         with console.status("measuring the machine") as status:
             figures: dict[str, Any] = {"machine": machine()}

@@ -18,6 +18,7 @@ JSON = typer.Option(None, "--json", metavar="FILE", help="Write the figures to F
 MODEL = typer.Option(DEFAULT_MODEL, help="Name of the model; `dsca info` lists them.")
 ENGINE = typer.Option("auto", help="What runs the model; `dsca info` lists them.")
 SCALE = typer.Option(DEFAULT_SCALE, help="Output size over input size: 2, 4 or 8.")
+PEERS = typer.Option(None, metavar="DIR", help="A folder of other models and their manifest, measured beside.")
 THREADS = typer.Option(0, min=0, help="Threads of one inference on a CPU; 0: the number of cores.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from dsca_ros.cli.common import ENGINE, JSON, THREADS, console, fail, parse_size, write_json, write_markdown
+from dsca_ros.cli.common import ENGINE, JSON, PEERS, THREADS, console, fail, parse_size, write_json, write_markdown
 from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_SCALE
 
 
@@ -30,6 +30,7 @@ def evaluate(
     threads: int = THREADS,
     precision: str = typer.Option("fp32", help="fp32 or fp16."),
     ensemble: bool = typer.Option(False, "--ensemble", help="With --data: also the mean of eight ways to lay a map."),
+    peers: Path = PEERS,
     pictures: Path = typer.Option(None, metavar="DIR", help="With --data or --fidelity: draw pictures."),
     json_file: str = JSON,
     markdown: str = typer.Option(
@@ -51,11 +52,13 @@ def evaluate(
     try:
         if fidelity and data is not None:
             raise typer.BadParameter("--data and --fidelity are two evaluations: give one of them")
+        if peers is not None and not fidelity:
+            raise typer.BadParameter("--peers are measured with --fidelity")
         if fidelity:
             from dsca_ros.evaluation.fidelity_report import fidelity_markdown, fidelity_tables
             from dsca_ros.evaluation.fidelity_run import FidelitySettings, run_fidelity
 
-            asked = FidelitySettings(model or [], scale or [2, 4], frames, engine, precision, threads, pictures)
+            asked = FidelitySettings(model or [], scale or [2, 4], frames, engine, precision, threads, pictures, peers)
             figures, networks = run_fidelity(fidelity, asked, console)
             tables.print(fidelity_tables(figures, networks))
             write_json(figures, json_file)

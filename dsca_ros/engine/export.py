@@ -89,7 +89,11 @@ def export_onnx(network: DSCA, path: Path, domain: str = DEPTH, half: bool = Fal
         domain: `DEPTH` or `LEVELS`.
         half: the network in float16; everything around it stays in float32.
     """
-    graph = make_graph(network, domain, half).eval()
+    export_graph(make_graph(network, domain, half), path, domain)
+
+
+def export_graph(graph: torch.nn.Module, path: Path, domain: str = DEPTH) -> None:
+    """Writes a whole algorithm, of whatever network; see `export_onnx`."""
     if domain == LEVELS:
         inputs = {"levels": torch.linspace(0.0, 255.0, 40 * 56).reshape(1, 1, 40, 56)}
     else:
@@ -102,7 +106,7 @@ def export_onnx(network: DSCA, path: Path, domain: str = DEPTH, half: bool = Fal
         # The tracing exporter is the one that keeps sizes dynamic through the padding arithmetic.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            graph,
+            graph.eval(),
             tuple(inputs.values()),
             str(path),
             dynamo=False,

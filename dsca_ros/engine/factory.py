@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 from dsca_ros.engine.base import Engine, EngineError, ModelFileError, SlowEngine
 from dsca_ros.engine.gpu import GpuError, find_driver
@@ -146,6 +147,7 @@ def create_engine(
     domain: str | None = DEPTH,
     background: bool = False,
     warm_start: bool = True,
+    folder: Path | None = None,
 ) -> Engine:
     """Starts an engine.
 
@@ -157,12 +159,13 @@ def create_engine(
         domain: what the caller's images are; None takes a model of any domain.
         background: an engine that takes long to start does so in a thread of its own; see `StartingEngine`.
         warm_start: meanwhile, OpenVINO or ONNX Runtime runs on the CPU; else there is no result.
+        folder: of the models; None is `models_folder`.
 
     Raises:
         EngineError: if the name is unknown, no such model exists, it is for other images, or the
             engine cannot run here.
     """
-    files, usable = _choose(engine, model, scale, precision, domain)
+    files, usable = _choose(engine, model, scale, precision, domain, folder)
     for kind in usable:
         try:
             if kind.slow and background:
@@ -185,7 +188,7 @@ def check_engine(engine: str, model: str, scale: int, precision: str, domain: st
 
 
 def _choose(
-    engine: str, model: str, scale: int, precision: str, domain: str | None
+    engine: str, model: str, scale: int, precision: str, domain: str | None, folder: Path | None = None
 ) -> tuple[dict[str, ModelFile], list[EngineKind]]:
     """The engines to try, at least one, the best first, and the file each of them would run."""
     if engine not in ENGINE_NAMES:
@@ -196,8 +199,10 @@ def _choose(
     reasons = {kind.name: kind.missing() for kind in wanted}
     usable = [kind for kind in wanted if reasons[kind.name] is None]
     # A model that does not exist is told before that nothing could run it.
-    files = {k.name: find_model(model, scale, k.precision if precision == "auto" else precision) for k in usable}
-    for file in list(files.values()) or [find_model(model, scale)]:
+    files = {
+        k.name: find_model(model, scale, k.precision if precision == "auto" else precision, folder) for k in usable
+    }
+    for file in list(files.values()) or [find_model(model, scale, folder=folder)]:
         if domain is not None and file.domain != domain:
             raise EngineError(f"{model} takes {file.domain} and not {domain}: `dsca info` lists what each model takes")
     if not usable:
@@ -212,7 +217,7 @@ def _in_background(kind: EngineKind, file: ModelFile, threads: int, warm_start: 
         assert hasattr(made, "prepare")
         return made  # type: ignore[return-value]
 
-    single = find_model(file.model, file.scale, "fp32")
+    single = find_model(file.model, file.scale, "fp32", file.path.parent)
     # The better of those that ask for nothing but a CPU.
     standby = _onnxruntime if _openvino_missing() else _openvino
     return StartingEngine(slow, (lambda: standby(single, threads)) if warm_start else None, file.scale)

@@ -39,6 +39,8 @@ class ModelFile:
     path: Path
     sha256: str
     domain: str = DEPTH
+    #: Operations for each pixel of the input, where the network is none of this package's, which are counted here.
+    flop_per_pixel: float | None = None
 
     @property
     def weights(self) -> Path:
@@ -90,10 +92,16 @@ def list_models(folder: Path | None = None) -> list[ModelFile]:
         manifest = yaml.safe_load((folder / MANIFEST).read_text()) or {}
         return [
             ModelFile(
-                _plain(model), int(scale), _plain(precision), folder / _plain(entry["file"]), entry["sha256"], domain
+                _plain(model),
+                int(scale),
+                _plain(precision),
+                folder / _plain(entry["file"]),
+                entry["sha256"],
+                domain,
+                cost,
             )
             for model, about in manifest.get("models", {}).items()
-            for domain in [_plain(about["domain"])]
+            for domain, cost in [(_plain(about["domain"]), _number(about.get("flop_per_pixel")))]
             for scale, precisions in about["scales"].items()
             for precision, entry in precisions.items()
         ]
@@ -110,13 +118,17 @@ def _plain(name: Any) -> str:
     return name
 
 
-def find_model(model: str, scale: int, precision: str = "fp32") -> ModelFile:
-    """The exported graph of a model's name, scale and precision.
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def find_model(model: str, scale: int, precision: str = "fp32", folder: Path | None = None) -> ModelFile:
+    """The exported graph of a model's name, scale and precision; None for the folder is `models_folder`.
 
     Raises:
         EngineError: naming what there is, if there is no such model.
     """
-    available = list_models()
+    available = list_models(folder)
     for entry in available:
         if (entry.model, entry.scale, entry.precision) == (model, scale, precision):
             return entry

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -43,6 +44,7 @@ class BenchRequest:
         sizes: width and height of the input.
         threads: of one inference on a CPU; 0 takes the number of cores.
         runs: measured runs of each row, fewer if they take long.
+        peers: a folder of more models, all of which are measured beside.
     """
 
     models: list[str]
@@ -52,22 +54,28 @@ class BenchRequest:
     sizes: list[tuple[int, int]]
     threads: int = 0
     runs: int = 50
+    peers: Path | None = None
 
     def rows(self) -> list[tuple[str, ModelFile, tuple[int, int]]]:
-        """Engine, model and size of every row: engines that cannot run here are left out, unless asked for by name.
+        """Engine, model and size of every row.
+
+        Engines that cannot run here, and torch for a graph without weights, are left out, unless asked for by name.
 
         Raises:
             EngineError: if nothing is left.
         """
         engines = self.engines or [kind.name for kind in ENGINES if kind.missing() is None]
+        files = [file for file in list_models() if not self.models or file.model in self.models]
+        if self.peers is not None:
+            files += list_models(self.peers)
         rows = [
             (engine, file, size)
-            for file in list_models()
+            for file in files
             for engine in engines
             for size in self.sizes
-            if (not self.models or file.model in self.models)
-            and (not self.scales or file.scale in self.scales)
+            if (not self.scales or file.scale in self.scales)
             and (not self.precisions or file.precision in self.precisions)
+            and (self.engines or engine != "torch" or file.weights.exists())
         ]
         if not rows:
             raise EngineError("nothing to measure; `dsca info` lists models, scales, precisions and engines")
@@ -179,7 +187,9 @@ def measure_peers(request: BenchRequest, telling: Callable[[str], None]) -> Iter
 def _measure_one(engine: str, file: ModelFile, shape: tuple[int, int], request: BenchRequest) -> dict[str, Any]:
     image = _image(file, shape)
     before = _resident_mb()
-    running = create_engine(engine, file.model, file.scale, file.precision, request.threads, domain=None)
+    running = create_engine(
+        engine, file.model, file.scale, file.precision, request.threads, domain=None, folder=file.path.parent
+    )
     try:
         seconds = timed(lambda: running.infer(image, DEPTH_RANGE), request.runs)
         memory = _resident_mb() - before
@@ -212,7 +222,9 @@ def _image(file: ModelFile, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _gflop(file: ModelFile, shape: tuple[int, int]) -> float | None:
-    """Counted, where torch is there."""
+    """Stated, or counted where torch is there."""
+    if file.flop_per_pixel is not None:
+        return round(file.flop_per_pixel * shape[0] * shape[1] / 1e9, 3)
     try:
         from dsca_ros.engine.cost import network_cost
         from dsca_ros.engine.export import ExportError

@@ -37,12 +37,13 @@ STILL_METRES, STILL_SHARE = 0.02, 0.02
 LEAST_VALID = 0.05
 #: Planes flatter than this, metres, are computed and not recorded: nothing can be held to them.
 LEAST_PLANE_RMS = 1e-5
+#: Ways that take invalid pixels for depth.
+NAIVE = {"naive bilinear": naive_bilinear, "naive bicubic": naive_bicubic}
 
 
 def usual_methods(scale: int) -> dict[str, Enlarge]:
     """Ways to enlarge without a network; the careful ones keep invalid pixels out of every mean."""
-    naive = {"naive bilinear": naive_bilinear, "naive bicubic": naive_bicubic}
-    return {name: _at(scale, method) for name, method in (METHODS | naive).items()}
+    return {name: _at(scale, method) for name, method in (METHODS | NAIVE).items()}
 
 
 def _at(scale: int, method: Callable[[np.ndarray, int], np.ndarray]) -> Enlarge:

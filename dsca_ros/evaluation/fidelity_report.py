@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from dsca_ros.evaluation.fidelity import CAREFUL
+from dsca_ros.evaluation.fidelity import NAIVE
 
 #: Columns of a row with exact depth, and of a recorded one: key, heading, digits.
 COLUMNS: dict[str, tuple[tuple[str, str, int], ...]] = {
@@ -66,8 +66,7 @@ def fidelity_markdown(figures: dict[str, Any], networks: set[str]) -> str:
     """The same as Markdown, of the methods that leave invalid pixels out as they should."""
     lines: list[str] = []
     for kind, columns in COLUMNS.items():
-        shown = {*CAREFUL, *networks}
-        rows = [row for row in figures["sets"] if row["kind"] == kind and row["method"] in shown]
+        rows = [row for row in figures["sets"] if row["kind"] == kind and row["method"] not in NAIVE]
         if not rows:
             continue
         heads = ["set", "scale", "method", *(heading for _, heading, _ in columns)]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dsca_ros.engine.zoo import DEPTH, list_models
+from dsca_ros.engine.zoo import DEPTH, ModelFile, list_models
 from dsca_ros.evaluation.fidelity import decimated, recorded_rows, truth_rows
 from dsca_ros.evaluation.folders import make_folder
 from dsca_ros.evaluation.held_out import held_out_frames
@@ -37,6 +37,7 @@ class FidelitySettings:
     precision: str = "fp32"
     threads: int = 0
     pictures: Path | None = None
+    peers: Path | None = None
 
 
 def open_sets(names: list[str]) -> list[DepthSet | str]:
@@ -85,32 +86,32 @@ def run_fidelity(names: list[str], settings: FidelitySettings, console: Console)
 
     Returns:
         ``sets[]``, a row for each set, method and scale (see `truth_rows` and `recorded_rows`), and the names
-        of the networks among the methods.
+        of the networks among the methods: peers are none of them.
 
     Raises:
         SetError, EngineError: if a set or a model is not there.
     """
     sets = open_sets(names)
     make_folder(settings.pictures)
-    models = [
-        file
-        for file in list_models()
-        if file.domain == DEPTH
-        and file.precision == settings.precision
-        and file.scale in settings.scales
-        and (not settings.models or file.model in settings.models)
-    ]
+    models = [file for file in _usable(list_models(), settings) if not settings.models or file.model in settings.models]
     absent = set(settings.models) - {file.model for file in models}
     if absent or not models:
         what = f"no model {min(absent)!r}" if absent else "no model for depth"
         raise SetError(f"{what} at scale {', '.join(map(str, settings.scales))}; `dsca info` lists what there is")
+    peers = _usable(list_models(settings.peers), settings) if settings.peers is not None else []
     rows: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(sets) * len(models))
-        for model in models:
+        task = progress.add_task("", total=len(sets) * len(models + peers))
+        for model in models + peers:
             with Upsampler(
-                model.model, model.scale, settings.engine, model.precision, settings.threads, DEPTH_RANGE
+                model.model,
+                model.scale,
+                settings.engine,
+                model.precision,
+                settings.threads,
+                DEPTH_RANGE,
+                folder=model.path.parent,
             ) as upsample:
                 for depth_set in sets:
                     name = name_of(depth_set)
@@ -123,6 +124,15 @@ def run_fidelity(names: list[str], settings: FidelitySettings, console: Console)
                         draw_side_view(depth_set, model.model, upsample, model.scale, path)
                     progress.advance(task)
     return {"sets": rows}, {file.model for file in models}
+
+
+def _usable(files: list[ModelFile], settings: FidelitySettings) -> list[ModelFile]:
+    """Those for cameras, at the scales and in the precision that are asked for."""
+    return [
+        file
+        for file in files
+        if file.domain == DEPTH and file.precision == settings.precision and file.scale in settings.scales
+    ]
 
 
 def merged(rows: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -87,18 +87,9 @@ class CameraGraph(nn.Module):
         multiple = self.network.config.multiple
         if multiple > 1:
             depth = F.pad(depth, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        keep = (depth > 0) & (depth >= depth_range[0]) & (depth <= depth_range[1])
-        valid = keep.to(depth.dtype)
-        inverse = torch.where(keep, 1.0 / torch.where(keep, depth, 1.0), 0.0)
-        filled, mean = fill_holes(inverse, valid)
-        # Noise is a hundredth of a step between surfaces: each is shown at its own magnification, and as a
-        # share of depth, so that a doll's house and a street look alike.
-        around = F.avg_pool2d(filled, 3, stride=1, padding=1, count_include_pad=False)
-        mean = mean.clamp(min=1e-4)
-        features = [0.5 * torch.log(mean)]
-        features += [compress((filled - around) / mean, half_scale) for half_scale in NEARBY]
-        features += [compress((filled - mean) / mean, FARTHER), valid]
-        return inverse, valid, torch.cat(features, dim=1)
+        inverse, valid = invert(depth, depth_range)
+        _, _, features = describe(inverse, valid)
+        return inverse, valid, features
 
     def stages(self, inverse: Tensor, valid: Tensor, features: Tensor, guarded: bool = False) -> list[StageResult]:
         """What every stage makes of it. Training supervises these, without the guard."""
@@ -127,6 +118,33 @@ class CameraGraph(nn.Module):
         *_, (blend, (inverse, there, validity)) = self._planes(*self.prepare(depth, depth_range), guarded=True)
         metres = (validity >= 0).to(depth.dtype) * there / inverse.clamp(min=1e-6)
         return blend.lay_out(metres)[..., :height, :width]
+
+
+def invert(depth: Tensor, depth_range: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth to ``(inverse, valid)``; see `CameraGraph.prepare`."""
+    keep = (depth > 0) & (depth >= depth_range[0]) & (depth <= depth_range[1])
+    return torch.where(keep, 1.0 / torch.where(keep, depth, 1.0), 0.0), keep.to(depth.dtype)
+
+
+def describe(inverse: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a network is shown.
+
+    Args:
+        inverse: [B, 1, H, W] 1/m, 0 where invalid. valid: [B, 1, H, W], 1 or 0.
+
+    Returns:
+        ``(filled, mean, features)``: inverse depth with every hole filled and its local mean, both [B, 1, H, W], 1/m;
+        and [B, INPUT_CHANNELS, H, W].
+    """
+    filled, mean = fill_holes(inverse, valid)
+    # Noise is a hundredth of a step between surfaces: each is shown at its own magnification, and as a
+    # share of depth, so that a doll's house and a street look alike.
+    around = F.avg_pool2d(filled, 3, stride=1, padding=1, count_include_pad=False)
+    mean = mean.clamp(min=1e-4)
+    features = [0.5 * torch.log(mean)]
+    features += [compress((filled - around) / mean, half_scale) for half_scale in NEARBY]
+    features += [compress((filled - mean) / mean, FARTHER), valid]
+    return filled, mean, torch.cat(features, dim=1)
 
 
 def compress(difference: Tensor, half_scale: float) -> Tensor:

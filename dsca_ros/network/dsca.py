@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -173,6 +174,12 @@ class DSCA(nn.Module):
         for stage in self.stages:
             assert isinstance(stage, Stage)
             yield stage
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As of any module; the part of a stage that is called apart is fused as well."""
+        super().compile(*args, **kwargs)
+        for stage in self.each_stage():
+            stage.enlarge = torch.compile(stage.enlarge, *args, **kwargs)  # type: ignore[method-assign]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """All stages, one after the other.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from dsca_ros.depth.levels import LevelScore, score_levels, shrink_map
 from dsca_ros.depth.metrics import flying
 from dsca_ros.depth.resample import bilinear, nearest
 from dsca_ros.depth.synthetic import HELD_OUT_SEED
-from dsca_ros.network.camera_graph import CameraGraph
+from dsca_ros.network.camera_graph import CameraGraph, StageResult
 from dsca_ros.network.dsca import DSCA
 from dsca_ros.network.level_graph import LevelGraph
 from dsca_ros.training.batch import Batch, TensorBatch
@@ -42,7 +42,11 @@ class Task(Protocol):
     curves: tuple[tuple[str, str], ...]
     unit: str
 
-    def graph(self, network: DSCA) -> nn.Module:
+    def network(self) -> nn.Module:
+        """What is trained, as it is before."""
+        ...
+
+    def graph(self, network: nn.Module) -> nn.Module:
         """The whole algorithm around a network."""
         ...
 
@@ -61,6 +65,15 @@ class Task(Protocol):
     def badness(self, figures: dict[str, float]) -> float:
         """What picks the checkpoint: the less the better."""
         ...
+
+
+@runtime_checkable
+class CameraStages(Protocol):
+    """What training takes an algorithm for cameras by: the two parts of `CameraGraph`'s."""
+
+    def prepare(self, depth: Tensor, depth_range: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+
+    def stages(self, inverse: Tensor, valid: Tensor, features: Tensor) -> list[StageResult]: ...
 
 
 class CameraTask:
@@ -91,8 +104,13 @@ class CameraTask:
             make_batch(held_out, recipe.batch, settings.crop, recipe.seed, k) for k in range(VALIDATION_BATCHES)
         ]
 
-    def graph(self, network: DSCA) -> nn.Module:
+    def network(self) -> nn.Module:
+        """See `Task.network`."""
+        return DSCA(self.recipe.network)
+
+    def graph(self, network: nn.Module) -> nn.Module:
         """See `Task.graph`."""
+        assert isinstance(network, DSCA)
         return CameraGraph(network)
 
     def batch(self, step: int) -> Batch:
@@ -101,7 +119,7 @@ class CameraTask:
 
     def loss(self, graph: nn.Module, batch: TensorBatch, done: float) -> Tensor:
         """See `Task.loss`."""
-        assert isinstance(graph, CameraGraph)
+        assert isinstance(graph, CameraStages)
         inverse, valid, features = graph.prepare(batch.low, torch.tensor(DEPTH_RANGE, device=batch.low.device))
         stages = graph.stages(inverse, valid, features)
         return supervise_depth(stages, batch.targets, batch.measured, batch.low * valid, self.settings.loss)
@@ -109,7 +127,7 @@ class CameraTask:
     @torch.no_grad()
     def validate(self, graph: nn.Module, device: torch.device) -> dict[str, float]:
         """Errors of every stage on held-out scenes, beside those of careful bilinear and nearest."""
-        assert isinstance(graph, CameraGraph)
+        assert isinstance(graph, CameraStages)
         depth_range = torch.tensor(DEPTH_RANGE, device=device)
         names = ("", "bilinear_", "nearest_")
         scales = [2 ** (k + 1) for k in range(len(self.validation[0].targets))]
@@ -161,8 +179,13 @@ class MapTask:
         bicubic = [self._score(exact, imresize(low, scale)) for exact, low in self.validation]
         self._bicubic = self._means(bicubic, "val_bicubic_")
 
-    def graph(self, network: DSCA) -> nn.Module:
+    def network(self) -> nn.Module:
+        """See `Task.network`."""
+        return DSCA(self.recipe.network)
+
+    def graph(self, network: nn.Module) -> nn.Module:
         """See `Task.graph`."""
+        assert isinstance(network, DSCA)
         return LevelGraph(network)
 
     def batch(self, step: int) -> Batch:

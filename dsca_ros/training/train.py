@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from dsca_ros.network.dsca import DSCA
 from dsca_ros.training.optimiser import Optimiser
 from dsca_ros.training.recipe import Recipe, RecipeError
 from dsca_ros.training.tasks import Task, make_task
@@ -49,6 +48,7 @@ def train(
     stop_at: int | None = None,
     data: Path | None = None,
     compiled: bool | None = None,
+    task: Task | None = None,
 ) -> Path:
     """Trains a model, or goes on with one.
 
@@ -60,6 +60,7 @@ def train(
         stop_at: stop after this step, as an interruption would.
         data: the folder of the maps' folders, for recipes that train on recorded maps.
         compiled: fuse the network with torch.compile; None does so on CUDA.
+        task: what is trained, in place of what the recipe names.
 
     Returns:
         The checkpoint: ``recipe``, ``step``, the averaged weights under ``ema``, and under ``best`` those
@@ -79,10 +80,10 @@ def train(
     resumed = _load(checkpoint, recipe, device) if resume and checkpoint.exists() else None
     if resumed is None and checkpoint.exists():
         raise RecipeError(f"{checkpoint} is there already: go on with --resume, or train in another --folder")
-    task = make_task(recipe, data, folder.parent / "cache", reporter.views)
+    task = task or make_task(recipe, data, folder.parent / "cache", reporter.views)
 
     torch.manual_seed(recipe.seed)
-    network = DSCA(recipe.network)
+    network = task.network()
     if recipe.start and resumed is None:
         start_from(network, Path(recipe.start))
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -104,8 +105,6 @@ def train(
         _append(log, (*LOG_COLUMNS, *task.columns), mode="w")
     if compiled or (compiled is None and device.type == "cuda"):
         network.compile()
-        for stage in network.each_stage():
-            stage.enlarge = torch.compile(stage.enlarge)
 
     def save(step: int) -> None:
         state = {
@@ -181,7 +180,7 @@ class _StopRequest:
             signal.signal(number, handler)
 
 
-def start_from(network: DSCA, source: Path) -> None:
+def start_from(network: torch.nn.Module, source: Path) -> None:
     """Takes over what fits of trained weights: those of another scale share their first stages."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -34,6 +34,12 @@ def test_errors_are_shares_of_bilinears_over_all_sets():
     assert ("dsca-nano", 4) not in found  # no set gives a figure
 
 
+def test_a_peer_stands_beside_the_models_with_its_own_error():
+    figures = {"engines": [measured("dsca-nano", "openvino", 15.0), measured("peer", "openvino", 9.0)]}
+    points = chart_points(figures, {"sets": [*SETS, row("a", "peer", 3.0)]}, "320x240")
+    assert {p["method"]: p["error"] for p in points} == pytest.approx({"dsca-nano": 0.5, "peer": 0.75})
+
+
 def test_a_method_stands_where_it_is_fastest_and_no_naive_one_does(tmp_path):
     slow, fast = measured("dsca-nano", "torch", 90.0), measured("dsca-nano", "openvino", 15.0)
     failed = {key: value for key, value in measured("dsca-nano", "tensorrt", 0.0).items() if key != "ms"}

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from dsca_ros.evaluation.fidelity import (
     usual_methods,
 )
 from dsca_ros.evaluation.fidelity_pictures import draw_side_view
+from dsca_ros.evaluation.fidelity_report import fidelity_markdown
 from dsca_ros.evaluation.fidelity_run import FidelitySettings, merged, open_sets, run_fidelity, set_rows
 from dsca_ros.evaluation.recordings import DepthSet, SetError, open_set
 
@@ -417,14 +419,20 @@ def test_rows_of_the_usual_methods_are_there_once():
     assert merged(rows, new) == new[1:]
 
 
+SHIPPED, PEERS = Path("shipped"), Path("peers")
+
+
 @pytest.fixture
 def two_networks(monkeypatch) -> list[tuple]:
-    """Models `flat` and `plain`, which are nearest and bilinear, in place of those that are installed."""
+    """Models `flat` and `plain`, which are nearest and bilinear, in place of those that are installed; and a peer."""
     calls: list[tuple] = []
 
     class Model:
-        def __init__(self, model: str, scale: int, engine: str, precision: str, threads: int, depth_range: tuple):
+        def __init__(
+            self, model: str, scale: int, engine: str, precision: str, threads: int, depth_range: tuple, folder: Path
+        ):
             calls.append((model, scale, engine, precision, threads))
+            assert folder == (PEERS if model == "peer" else SHIPPED)
             self.run = (nearest if model == "flat" else bilinear, scale)
 
         def __enter__(self) -> "Model":
@@ -436,13 +444,15 @@ def two_networks(monkeypatch) -> list[tuple]:
             return self.run[0](depth, self.run[1])
 
     class File:
-        def __init__(self, model: str, scale: int, domain: str = "depth", precision: str = "fp32"):
+        def __init__(self, model: str, scale: int, domain: str = "depth", precision: str = "fp32", folder=SHIPPED):
             self.model, self.scale, self.domain, self.precision = model, scale, domain, precision
+            self.path = folder / "graph.onnx"
 
     files = [File("flat", 2), File("flat", 4), File("plain", 2), File("maps", 2, "levels")]
     files.append(File("plain", 2, precision="fp16"))
     monkeypatch.setattr(fidelity_run, "Upsampler", Model)
-    monkeypatch.setattr(fidelity_run, "list_models", lambda: files)
+    peers = [File("peer", 2, folder=PEERS), File("peer", 2, precision="fp16", folder=PEERS)]
+    monkeypatch.setattr(fidelity_run, "list_models", lambda folder=None: peers if folder == PEERS else files)
     return calls
 
 
@@ -463,6 +473,16 @@ def test_every_model_at_every_scale_on_every_set(make_set, two_networks, quiet):
         assert [m for s, scale, m in keys if (s, scale) == (name, 2)] == [*USUAL, "flat", "plain"]
         assert [m for s, scale, m in keys if (s, scale) == (name, 4)] == [*USUAL, "flat"]
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_peers_are_measured_beside_and_are_none_of_the_networks(make_set, two_networks, quiet):
+    settings = FidelitySettings(["flat"], [2, 4], 3, peers=PEERS)
+    figures, networks = run_fidelity([str(make_set([step()]).folder)], settings, quiet)
+    assert networks == {"flat"}
+    assert [call[:2] for call in two_networks] == [("flat", 2), ("flat", 4), ("peer", 2)]
+    assert [row["method"] for row in figures["sets"] if row["scale"] == 2] == [*USUAL, "flat", "peer"]
+    text = fidelity_markdown(figures, networks)
+    assert "| peer |" in text and "| **flat** |" in text
 
 
 @pytest.mark.parametrize(
