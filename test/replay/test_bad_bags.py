@@ -16,6 +16,7 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from dsca_ros.depth.units import like
 from dsca_ros.replay import mcap_scan
+from dsca_ros.replay.bags import Bag
 from dsca_ros.replay.errors import ReplayError
 from dsca_ros.replay.mcap_writer import McapStorage
 from dsca_ros.replay.run import replay_bag
@@ -70,6 +71,41 @@ def test_a_damaged_chunk_in_the_middle_costs_its_messages_only(tmp_path, setting
     assert there == sorted(set(there))
     assert report.lost_messages == sum(count for _, count in chunk.indexes.values())
     assert report.failed
+
+
+def test_messages_that_are_gone_from_a_chunk_without_a_checksum_are_counted(tmp_path, settings, fast):
+    """The index tells of them; the library's reader passes over what it does not know."""
+    folder = bags.make_bag(tmp_path / "in")
+    (path,) = folder.glob("*.mcap")
+    (chunk,) = mcap_scan.scan(path).chunks
+    with path.open("r+b") as file:
+        content, at = mcap_scan.unpack_chunk(file, chunk), 0
+        while content[at] != mcap_scan.MESSAGE:
+            at += mcap_scan.RECORD.size + mcap_scan.RECORD.unpack_from(content, at)[1]
+        file.seek(chunk.data_offset + at)
+        file.write(b"\x7f")
+    report = replay_bag(folder, tmp_path / "out", settings)
+    assert (report.lost_messages, report.frames_out) == (1, bags.FRAMES)
+    assert report.failed and report.problem == "its index tells of more messages than there are"
+
+
+def test_a_length_that_makes_no_sense_is_told(tmp_path, settings):
+    path = next(bags.make_bag(tmp_path / "in").glob("*.mcap"))
+    with path.open("r+b") as file:
+        file.seek(len(mcap_scan.MAGIC) + 1)
+        file.write(struct.pack("<Q", 1 << 60))
+    with pytest.raises(ReplayError, match="no message that can be read: a length in it makes no sense"):
+        replay_bag(path, tmp_path / "out", settings)
+
+
+def test_a_qos_that_cannot_be_read_is_none(tmp_path, settings, fast):
+    """And not that of the topic before; of a file without its index, which goes by what the channels say."""
+    folder = bags.make_bag(tmp_path / "in", profile=bags.LATCHED)
+    (path,) = folder.glob("*.mcap")
+    data = path.read_bytes()[: mcap_scan.scan(path).good_end]
+    path.write_bytes(data.replace(b"- avoid_ros", b"} avoid_ros"))
+    with Bag(path) as bag:
+        assert bag.loss.problem and [topic.latched for topic in bag.topics] == [False] * len(bag.topics)
 
 
 def test_a_missing_index_is_not_needed(tmp_path, settings, fast):

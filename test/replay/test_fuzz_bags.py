@@ -36,7 +36,7 @@ from dsca_ros.replay.settings import ReplaySettings, Report
 
 #: Bags of each kind.
 CASES = int(os.environ.get("DSCA_FUZZ_BAGS", 0))
-FEW = 30
+FEW = 20
 #: One bag takes milliseconds; seconds.
 HANGS_AFTER = 10.0
 #: What all of them may add to this process at its largest, bytes.

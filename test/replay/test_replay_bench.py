@@ -21,7 +21,7 @@ def test_the_bag_is_of_a_camera(tmp_path):
 
 
 def test_rates_and_shares(use_tiny_models):
-    row = measure_replay(ReplaySettings("tiny", 2, "onnxruntime", 1), (32, 24), 0.2)
+    row = measure_replay(ReplaySettings("tiny", 2, "onnxruntime", 1), (96, 72), 0.2)
     assert row["frames"] >= LAP and row["hz"] > 0
     assert 0.0 < row["in_mb_per_s"] < row["out_mb_per_s"]
     assert set(row["share"]) == {"read", "engine", "write"}
