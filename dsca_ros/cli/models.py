@@ -21,7 +21,7 @@ def train(
 ) -> None:
     """Trains a model. Interrupt it at will: --resume goes on exactly.
 
-    Example: dsca train config/train/dsca-nano.yaml --resume
+    Example: dsca train config/train/dsca-nano-first.yaml --resume
     """
     try:
         import torch

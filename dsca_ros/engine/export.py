@@ -60,7 +60,9 @@ def _smaller_scales(recipe: Recipe) -> list[Recipe]:
     if domain_of(recipe) == LEVELS or not recipe.network.multi_stage:
         return [recipe]
     scales = [2**k for k in range(1, recipe.scale.bit_length())]
-    return [replace(recipe, scale=scale, network=replace(recipe.network, scale=scale)) for scale in scales]
+    return [
+        replace(recipe, scale=scale, network=replace(recipe.network, scale=scale), frozen_stages=0) for scale in scales
+    ]
 
 
 def load_weights(path: Path) -> tuple[DSCA, Recipe]:

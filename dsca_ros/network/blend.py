@@ -17,7 +17,7 @@ TAP_COUNTS = (9, 4)
 FAINT = 0.01
 #: What every valid tap weighs at least: where a network weighs all by 0, their mean stands in.
 LEAST = 1e-6
-#: Of a depth that was measured, how far from it a result may be under the guard, as a share.
+#: Of a depth that was measured, how far from it a result may be under the guard, as a share; its stages split it.
 HOLD = 0.009
 
 
@@ -41,6 +41,7 @@ class Blend(nn.Module):
         factor: output over input size, even.
         unshuffle: input size over the size of the network's features.
         taps: of `TAP_COUNTS`.
+        hold: how far from a tap a guarded result may be, share of depth; see `hold_to`.
     """
 
     #: Kernels over the pixels around each of the features' pixels: which one each tap of every output pixel is;
@@ -48,11 +49,11 @@ class Blend(nn.Module):
     picks: Tensor
     support: Tensor
 
-    def __init__(self, factor: int, unshuffle: int, taps: int) -> None:
+    def __init__(self, factor: int, unshuffle: int, taps: int, hold: float = HOLD) -> None:
         super().__init__()
         if taps not in TAP_COUNTS:
             raise ValueError(f"taps must be 9 or 4, not {taps!r}")
-        self.factor, self.unshuffle, self.taps = factor, unshuffle, taps
+        self.factor, self.unshuffle, self.taps, self.hold = factor, unshuffle, taps, hold
         weights = bilinear_weights(factor)
         chosen = weights.argsort(dim=1, descending=True, stable=True)[:, :taps].sort(dim=1).values
         side = unshuffle + 2
@@ -90,7 +91,7 @@ class Blend(nn.Module):
             valid: [B, 1, H, W], 1 or 0.
             logits: of the weights, for each tap [B, outputs, H / unshuffle, W / unshuffle]; taken one after the
                 other, for in large frames they are large.
-            guarded: hold the result to the taps; see `hold`.
+            guarded: hold the result to the taps; see `hold_to`.
 
         Returns:
             The enlarged map, 0 where no tap is valid, and the share of the bilinear support that is valid:
@@ -116,10 +117,10 @@ class Blend(nn.Module):
         mean = summed / total.clamp(min=1e-12)
         # Beyond the border lies what is at the border.
         support = F.conv2d(F.pad(valid, (1, 1, 1, 1), mode="replicate"), self.support, stride=u)
-        return self.hold(mean, around) if guarded else mean, support
+        return self.hold_to(mean, around) if guarded else mean, support
 
-    def hold(self, mean: Tensor, around: list[Tensor]) -> Tensor:
-        """The guard: brings what is farther than `HOLD` from the nearest tap to it, up to there.
+    def hold_to(self, mean: Tensor, around: list[Tensor]) -> Tensor:
+        """The guard: brings what is farther than `hold` from the nearest tap to it, up to there.
 
         Between two surfaces there is nothing. On a ramp the taps are close enough for the mean to be left alone.
 
@@ -137,7 +138,7 @@ class Blend(nn.Module):
             off = off + (distance < least).to(mean.dtype) * (of_tap - off)
             least = torch.minimum(least, distance)
         nearest = mean + off
-        return torch.minimum(torch.maximum(mean, nearest * (1.0 - HOLD)), nearest * (1.0 + HOLD))
+        return torch.minimum(torch.maximum(mean, nearest * (1.0 - self.hold)), nearest * (1.0 + self.hold))
 
     def lay_out(self, planes: Tensor) -> Tensor:
         """[B, outputs, h, w] at the features' size to the output's [B, 1, factor * H, factor * W]."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dsca_ros.network.blend import TAP_COUNTS, Blend
+from dsca_ros.network.blend import HOLD, TAP_COUNTS, Blend
 from dsca_ros.network.blocks import BLOCKS, CrossScaleAttention, conv
 
 RESIDUAL, WEIGHTS = "residual", "weights"
@@ -110,7 +110,9 @@ class Stage(nn.Module):
         scales = config.attention_scales
         self.attention: nn.Module = CrossScaleAttention(channels, scales) if scales else nn.Identity()
         factor, u = config.factors[index], config.unshuffle
-        self.blend = Blend(factor, u, _entry(config.taps, index)) if config.head == WEIGHTS else None
+        # All stages together stay as near to what was measured as one would.
+        hold = HOLD / len(config.factors)
+        self.blend = Blend(factor, u, _entry(config.taps, index), hold) if config.head == WEIGHTS else None
         if self.blend is not None:
             last = conv(channels, self.blend.outputs * (self.blend.taps + 1), 1)
             start = torch.cat([self.blend.start, torch.zeros(self.blend.outputs)])

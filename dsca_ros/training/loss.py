@@ -9,11 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsca_ros.network.camera_graph import StageResult
+from dsca_ros.network.dsca import enlarge
 
 #: Distances from the nearest surface of this share of depth cost half of what the farthest do.
 ASTRAY = 0.01
 #: Local range of depth, as a share, under which an error is no longer weighed against it: that of noise.
 FLAT = 0.002
+#: Steps over the larger of these, metres and share of depth, and so many pixels around them, are no surface.
+EDGE_METRES, EDGE_SHARE, EDGE_REACH = 0.05, 0.02, 4
+#: Errors of less than this share of depth are as good as none.
+EXACT = 1e-4
+#: Crops with fewer pixels of surfaces tell nothing of them.
+LEAST_SURFACE = 100
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,8 @@ class DepthWeights:
         squared: of the squared error, which keeps an uncertain edge from being far off.
         astray: of being far from every surface around (a flying pixel).
         validity: of the decision on validity.
+        surfaces: of the last stage's error on the surfaces of a measured frame, over that of bilinear: all cameras
+            count alike, however small their noise; see `surface_ratio`.
     """
 
     absolute: float = 4.0
@@ -33,6 +42,7 @@ class DepthWeights:
     squared: float = 6.0
     astray: float = 0.5
     validity: float = 0.05
+    surfaces: float = 0.0
 
 
 def supervise_depth(
@@ -68,7 +78,40 @@ def supervise_depth(
         decided = F.binary_cross_entropy_with_logits(result.validity, (target > 0).float(), reduction="none")
         mixed = result.there * sure[:, None, None, None]
         total = total + weights.validity * (decided * mixed).sum() / mixed.sum().clamp(min=1.0)
+        if weights.surfaces and result is stages[-1]:
+            total = total + weights.surfaces * surface_ratio(error, target, mask * sure[:, None, None, None], depth)
     return total / len(stages)
+
+
+def surface_ratio(error: Tensor, target: Tensor, mask: Tensor, depth: Tensor) -> Tensor:
+    """Errors away from steps, over those of bilinear: the mean over the crops that have surfaces.
+
+    A crop where nearest is the better counts not: its surfaces are stairs, of a camera's coarse steps or of pixels
+    repeated. Who keeps stairs pays with unsteadiness, for they move with the camera.
+
+    Args:
+        error: [B, 1, f h, f w], of the logarithm of depth, absolute.
+        target: the same size, metres, 0 unknown.
+        mask: the same size, 1 where an error counts, else 0.
+        depth: [B, 1, h, w], the input, metres, 0 invalid.
+    """
+    factor = target.shape[-1] // depth.shape[-1]
+    with torch.no_grad():
+        valid = (depth > 0).to(depth.dtype)
+        nearest = F.interpolate(depth, scale_factor=factor, mode="nearest")
+        bilinear = enlarge(depth, factor) / enlarge(valid, factor).clamp(min=1e-6)
+        step = log_range(target) > torch.clamp(EDGE_METRES / target.clamp(min=1e-4), min=EDGE_SHARE)
+        near = F.max_pool2d(step.to(mask.dtype), 2 * EDGE_REACH + 1, stride=1, padding=EDGE_REACH)
+        where = mask * (1.0 - near) * (nearest > 0)
+        count = where.sum((1, 2, 3))
+        log_target = torch.log(target.clamp(min=1e-4))
+        usual = [
+            ((torch.log(depth.clamp(min=1e-4)) - log_target).abs() * where).sum((1, 2, 3))
+            for depth in (nearest, bilinear)
+        ]
+        there = ((count >= LEAST_SURFACE) & (usual[1] <= usual[0])).to(mask.dtype)
+        share = there / (usual[1] + EXACT * count).clamp(min=1e-9)
+    return ((error * where).sum((1, 2, 3)) * share).sum() / there.sum().clamp(min=1.0)
 
 
 def log_range(depth: Tensor) -> Tensor:

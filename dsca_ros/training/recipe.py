@@ -79,7 +79,10 @@ DATA_KINDS: dict[str, type[ViewData] | type[MapData]] = {"views": ViewData, "map
 
 @dataclass(frozen=True)
 class Recipe:
-    """See config/train/ for commented examples."""
+    """See config/train/ for commented examples.
+
+    ``start`` names weights to begin with; the first ``frozen_stages`` of the network stay as they are there.
+    """
 
     model: str
     scale: int
@@ -95,12 +98,19 @@ class Recipe:
     seed: int = 1
     validate_every: int = 1000
     start: str = ""
+    frozen_stages: int = 0
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.model, re.ASCII):
             # Files are named after it: a checkpoint from elsewhere must not decide on their folder.
             raise ValueError(f"model is {self.model!r:.80}; letters, digits, '.', '_' and '-' make a name")
         at_least(1, steps=self.steps, batch=self.batch, validate_every=self.validate_every)
+        at_least(0, frozen_stages=self.frozen_stages)
+        if self.frozen_stages >= len(self.network.factors) or (self.frozen_stages and not self.start):
+            stages = len(self.network.factors)
+            raise ValueError(
+                f"frozen_stages is {self.frozen_stages}: needs a start, and one of {stages} stages to train"
+            )
         at_least(0, learning_rate=self.learning_rate, warm_up=self.warm_up, ema=self.ema, seed=self.seed)
         at_least(1e-9, clip=self.clip)
         if isinstance(self.data, ViewData) and self.data.crop % self.network.multiple:

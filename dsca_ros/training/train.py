@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import math
 import signal
 import threading
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dsca_ros.network.dsca import DSCA
 from dsca_ros.training.optimiser import Optimiser
 from dsca_ros.training.recipe import Recipe, RecipeError
 from dsca_ros.training.tasks import Task, make_task
@@ -86,6 +88,9 @@ def train(
     network = task.network()
     if recipe.start and resumed is None:
         start_from(network, Path(recipe.start))
+    if isinstance(network, DSCA):
+        for stage in itertools.islice(network.each_stage(), recipe.frozen_stages):
+            stage.requires_grad_(False)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     graph, average_graph = task.graph(network), task.graph(average)

@@ -21,7 +21,7 @@ from dsca_ros.training.recipe import Recipe, ViewData
 from dsca_ros.training.tasks import CameraTask
 from dsca_ros.training.train import train
 
-RECIPE = Path(__file__).parents[2] / "config/train/dsca-nano.yaml"
+RECIPE = Path(__file__).parents[2] / "config/train/dsca-nano-first.yaml"
 
 
 def peer_recipe() -> Recipe:

@@ -291,7 +291,7 @@ def test_nothing_comes_out_between_two_surfaces(tiny_network, scale):
         result = run(graph, depth)
         off = np.abs(result[..., None] / surfaces - 1.0).min(axis=-1)
         # Each stage may be so far from the one before it.
-        assert off.max() <= (1.0 - HOLD) ** -stages - 1.0 + 1e-5
+        assert off.max() <= (1.0 - HOLD / stages) ** -stages - 1.0 + 1e-5
         # Training sees what hangs between: the guard takes the gradient away.
         between = 1.0 / staged(graph, depth)[-1].inverse[0, 0].numpy()
         assert (np.abs(between[..., None] / surfaces - 1.0).min(axis=-1) > 0.03).mean() > 0.03

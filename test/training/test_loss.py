@@ -8,12 +8,14 @@ torch = pytest.importorskip("torch")
 from dsca_ros.network.camera_graph import StageResult  # noqa: E402
 from dsca_ros.training.loss import (  # noqa: E402
     ASTRAY,
+    EXACT,
     FLAT,
     DepthWeights,
     log_range,
     supervise_depth,
     supervise_levels,
     surface_distance,
+    surface_ratio,
 )
 
 NOTHING = DepthWeights(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -213,6 +215,82 @@ def test_validity_does_not_depend_on_depth_nor_depth_on_validity():
 
 def levels(value: float, size: int) -> torch.Tensor:
     return torch.full((1, 1, size, size), value)
+
+
+# --- surfaces ---------------------------------------------------------------------------------------
+
+
+def ramp(slope: float = 0.01) -> tuple[torch.Tensor, torch.Tensor]:
+    """Noisy frames [2, 1, 32, 32] of a slanted surface, and [2, 1, 16, 16] of the means of their columns' pairs."""
+    exact = (2.0 + slope * torch.arange(32.0)).expand(2, 1, 32, 32)
+    noise = 0.002 * torch.randn(exact.shape, generator=torch.Generator().manual_seed(1))
+    return exact + noise, exact[..., ::2, ::2] + 0.5 * slope
+
+
+def usual(low: torch.Tensor, mode: str) -> torch.Tensor:
+    corners = {"align_corners": False} if mode == "bilinear" else {}
+    return torch.nn.functional.interpolate(low, scale_factor=2, mode=mode, **corners)
+
+
+def log_error(result: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return (result.log() - target.log()).abs()
+
+
+def test_bilinear_costs_one_but_for_the_floor_and_others_what_they_are_worse():
+    frame, low = ramp()
+    errors = {mode: log_error(usual(low, mode), frame) for mode in ("bilinear", "nearest")}
+    cost = {mode: surface_ratio(error, frame, torch.ones_like(frame), low).item() for mode, error in errors.items()}
+    each = errors["bilinear"].mean((1, 2, 3))
+    assert cost["bilinear"] == pytest.approx((each / (each + EXACT)).mean().item(), rel=1e-4)
+    assert cost["nearest"] > 1.3
+    assert surface_ratio(torch.zeros_like(frame), frame, torch.ones_like(frame), low).item() == 0.0
+
+
+def test_a_frame_of_stairs_is_left_to_the_other_terms():
+    frame, low = ramp()
+    stairs = (2.0 + 0.02 * (torch.arange(32) // 4)).expand(1, 1, 32, 32)
+    both, lows = torch.cat([frame[:1], stairs]), torch.cat([low[:1], stairs[..., ::2, ::2]])
+    wrong, ones = both + 0.01, torch.ones_like(both)
+    alone = surface_ratio(log_error(wrong, both)[:1], both[:1], ones[:1], lows[:1])
+    assert surface_ratio(log_error(wrong, both), both, ones, lows).item() == pytest.approx(alone.item())
+
+
+def test_steps_and_what_is_near_them_are_no_surface():
+    frame, low = ramp()
+    frame[..., 16:] += 1.0
+    low[..., 8:] += 1.0
+    wrong, ones = frame.clone(), torch.ones_like(frame)
+    wrong[..., 11:21] += 0.1  # five pixels to both sides, of which one is the step's own
+    assert surface_ratio(log_error(wrong, frame), frame, ones, low).item() == 0.0
+    wrong[..., 10] += 0.1
+    assert surface_ratio(log_error(wrong, frame), frame, ones, low).item() > 1.0
+
+
+def test_crops_without_surfaces_do_not_count():
+    frame, low = ramp()
+    wrong = frame + 0.01
+    mask = torch.ones_like(frame)
+    first = surface_ratio(log_error(wrong, frame)[:1], frame[:1], mask[:1], low[:1])
+    mask[1] = 0.0
+    mask[1, :, :9, :9] = 1.0  # too few to tell
+    assert surface_ratio(log_error(wrong, frame), frame, mask, low).item() == pytest.approx(first.item())
+    none = surface_ratio(log_error(wrong, frame).requires_grad_(), frame, torch.zeros_like(frame), low)
+    none.backward()
+    assert none.item() == 0.0
+
+
+def test_surfaces_are_asked_for_where_the_frame_was_measured():
+    frame, low = ramp()
+    inverse = (1.0 / (frame + 0.01)).requires_grad_()
+    stage = StageResult(inverse, torch.ones_like(frame), torch.zeros_like(frame))
+    terms = DepthWeights(**(vars(NOTHING) | {"surfaces": 2.0}))
+    cost = [supervise_depth([stage], [frame], [torch.tensor(m)], low, terms).item() for m in ([1.0, 1.0], [0.0, 0.0])]
+    expected = surface_ratio(log_error(frame + 0.01, frame), frame, torch.ones_like(frame), low)
+    assert cost == [pytest.approx(2.0 * expected.item(), rel=1e-2), 0.0]
+    half = StageResult(inverse[..., ::2, ::2], *(torch.zeros_like(low) for _ in range(2)))
+    sure = [torch.ones(2), torch.ones(2)]
+    both = supervise_depth([half, stage], [low, frame], sure, low, terms).item()
+    assert both == pytest.approx(0.5 * cost[0])  # of the last stage alone, and a mean of two
 
 
 def test_each_term_of_a_hand_made_case_of_levels():

@@ -53,7 +53,7 @@ def test_the_kind_of_data_decides_what_the_network_sees(tmp_path):
 
 
 def test_recipes_ship():
-    assert {"dsca-nano.yaml", "dsca-small.yaml"} <= {path.name for path in SHIPPED}
+    assert {"dsca-nano.yaml", "dsca-nano-first.yaml", "dsca-small.yaml"} <= {path.name for path in SHIPPED}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
@@ -132,6 +132,9 @@ def test_a_recipe_survives_a_checkpoint(tmp_path, data):
         ({"optimiser": "sgd"}, "optimiser must be adam or muon, not 'sgd'"),
         ({"network": {"block": "round"}}, "block must be bilayer or plain, not 'round'"),
         ({"start": 3}, "start must be str"),
+        ({"frozen_stages": 1}, "frozen_stages is 1: needs a start, and one of"),
+        ({"frozen_stages": 3, "start": "x"}, "frozen_stages is 3: needs a start, and one of"),
+        ({"frozen_stages": -1}, "frozen_stages must be at least 0"),
     ],
     ids=str,
 )
