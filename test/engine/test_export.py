@@ -16,6 +16,7 @@ from dsca_ros.depth import resample  # noqa: E402
 from dsca_ros.engine.export import ExportError, export_model, export_onnx, load_weights, save_weights  # noqa: E402
 from dsca_ros.engine.onnxruntime import OnnxRuntimeEngine  # noqa: E402
 from dsca_ros.engine.zoo import LEVELS, list_models  # noqa: E402
+from dsca_ros.network.blend import HOLD  # noqa: E402
 from dsca_ros.network.camera_graph import CameraGraph  # noqa: E402
 from dsca_ros.network.dsca import DSCA  # noqa: E402
 from dsca_ros.network.level_graph import LevelGraph  # noqa: E402
@@ -86,7 +87,10 @@ def test_onnxruntime_equals_torch_whatever_the_network_decides(doubtful, depth_i
         assert result.shape == expected.shape == (1, 1, size[0] * scale, size[1] * scale)
         np.testing.assert_array_equal(result > 0, expected > 0)
         # Beside a pixel a thousand times as near, the last digit of a weight is that much of the result.
-        np.testing.assert_allclose(result, expected, rtol=1e-4 if picture == "0.05 to 60 m" else 1e-5)
+        close = np.isclose(result, expected, rtol=1e-4 if picture == "0.05 to 60 m" else 1e-5, atol=0.0)
+        # Of two taps equally far the guard takes one, and the last digit decides which.
+        assert (~close).mean() < 1e-4
+        np.testing.assert_allclose(result[~close], expected[~close], rtol=2.0 * HOLD)
         if size == (33, 50) and picture != "nothing":
             assert 0.02 < (result > 0).mean() < 0.95
 
