@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsca_ros.depth.fidelity import EDGE_REACH, STEP_METRES, STEP_SHARE
 from dsca_ros.network.camera_graph import StageResult
 from dsca_ros.network.dsca import enlarge
 
@@ -15,8 +16,6 @@ from dsca_ros.network.dsca import enlarge
 ASTRAY = 0.01
 #: Local range of depth, as a share, under which an error is no longer weighed against it: that of noise.
 FLAT = 0.002
-#: Steps over the larger of these, metres and share of depth, and so many pixels around them, are no surface.
-EDGE_METRES, EDGE_SHARE, EDGE_REACH = 0.05, 0.02, 4
 #: Errors of less than this share of depth are as good as none.
 EXACT = 1e-4
 #: Crops with fewer pixels of surfaces tell nothing of them.
@@ -100,14 +99,15 @@ def surface_ratio(error: Tensor, target: Tensor, mask: Tensor, depth: Tensor) ->
         valid = (depth > 0).to(depth.dtype)
         nearest = F.interpolate(depth, scale_factor=factor, mode="nearest")
         bilinear = enlarge(depth, factor) / enlarge(valid, factor).clamp(min=1e-6)
-        step = log_range(target) > torch.clamp(EDGE_METRES / target.clamp(min=1e-4), min=EDGE_SHARE)
+        # As `evaluation.fidelity` tells steps from surfaces.
+        step = log_range(target) > torch.clamp(STEP_METRES / target.clamp(min=1e-4), min=STEP_SHARE)
         near = F.max_pool2d(step.to(mask.dtype), 2 * EDGE_REACH + 1, stride=1, padding=EDGE_REACH)
         where = mask * (1.0 - near) * (nearest > 0)
         count = where.sum((1, 2, 3))
         log_target = torch.log(target.clamp(min=1e-4))
         usual = [
-            ((torch.log(depth.clamp(min=1e-4)) - log_target).abs() * where).sum((1, 2, 3))
-            for depth in (nearest, bilinear)
+            ((torch.log(result.clamp(min=1e-4)) - log_target).abs() * where).sum((1, 2, 3))
+            for result in (nearest, bilinear)
         ]
         there = ((count >= LEAST_SURFACE) & (usual[1] <= usual[0])).to(mask.dtype)
         share = there / (usual[1] + EXACT * count).clamp(min=1e-9)

@@ -1,4 +1,4 @@
-"""Trains the peer exactly as dsca-nano is trained: its recipe, its views and lessons, the loop of `dsca train`.
+"""Trains the peer exactly as dsca-nano was trained at first: its recipe, views and lessons, the loop of `dsca train`.
 
 Example: python test/bench/train_espcn.py runs/espcn-x2 --compile --resume
 """
