@@ -10,6 +10,7 @@ import numpy as np
 
 from dsca_ros.depth.units import is_valid, to_metres_or_nan, valid_to_metres
 
+_Pick = Callable[..., list[np.ndarray]]
 #: Rows of an image that are worked on at once: few enough to stay in the processor's cache between the steps.
 ROWS = 32
 #: numpy picks by a mask run by run, by indices pixel by pixel: the former is faster for runs longer than this.
@@ -96,14 +97,17 @@ class Intrinsics:
         self._check_size(depth)
         depth = depth[::stride, ::stride]
         valid = is_valid(depth)
-        points = room(int(np.count_nonzero(valid)))
+        # Of each row; OpenCV adds up 15 times as fast as numpy counts along an axis.
+        counts = cv2.reduce(valid.view(np.uint8), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
+        points = room(int(counts.sum()))
         block = _Block(depth, *(ray[::stride] for ray in self.rays()))
+        pick = _pick_runs if _has_long_runs(valid) else _pick_pixels
         end = 0
         for top in range(0, len(depth), ROWS):
             rows = slice(top, top + ROWS)
-            begin, end = end, end + int(np.count_nonzero(valid[rows]))
+            begin, end = end, end + int(counts[rows].sum())
             if begin < end:
-                block.project_valid(rows, valid[rows], points[begin:end])
+                block.project_valid(rows, valid[rows], counts[rows], points[begin:end], pick)
         return points
 
     def _check_size(self, depth: np.ndarray) -> None:
@@ -123,20 +127,12 @@ class _Block:
         """Every point of these rows, into [rows * W, 3]."""
         _interleave(self._project(rows, to_metres), out)
 
-    def project_valid(self, rows: slice, valid: np.ndarray, out: np.ndarray) -> None:
-        """The points of these rows whose pixels are valid, into [n, 3], as many as there are."""
+    def project_valid(self, rows: slice, valid: np.ndarray, counts: np.ndarray, out: np.ndarray, pick: _Pick) -> None:
+        """The points of these rows whose pixels are valid, into [n, 3]: as many of each row as ``counts`` says."""
         if len(out) == valid.size:
             self.project(rows, out, valid_to_metres)
             return
-        depth, columns = self._depth[rows].ravel(), self._x[: len(valid)].ravel()
-        if _has_long_runs(valid):
-            mask, counts = valid.ravel(), np.count_nonzero(valid, axis=1)
-            depth, columns = depth[mask], columns[mask]
-        else:
-            pixels = np.flatnonzero(valid)
-            # Clipping changes nothing, and is faster than to check.
-            depth, columns = depth.take(pixels, mode="clip"), columns.take(pixels, mode="clip")
-            counts = np.diff(np.searchsorted(pixels, np.arange(len(valid) + 1) * valid.shape[1]))
+        depth, columns = pick(valid, self._depth[rows].ravel(), self._x[: len(valid)].ravel())
         planes = self._planes[:, None, : len(out)]
         x, y, z = planes[:, 0]
         valid_to_metres(depth, z)
@@ -165,9 +161,22 @@ def _interleave(planes: np.ndarray, out: np.ndarray) -> None:
 
 
 def _has_long_runs(valid: np.ndarray) -> bool:
-    """Whether valid pixels lie side by side, judged by every fourth row."""
-    some = valid[::4]
+    """Whether valid pixels lie side by side, judged by every sixteenth row."""
+    some = valid[::16]
     return bool(np.count_nonzero(some[:, 1:] != some[:, :-1]) * LONG_RUN < some.size)
+
+
+def _pick_runs(valid: np.ndarray, *images: np.ndarray) -> list[np.ndarray]:
+    """What is valid of each image, which is flat."""
+    mask = valid.ravel()
+    return [image[mask] for image in images]
+
+
+def _pick_pixels(valid: np.ndarray, *images: np.ndarray) -> list[np.ndarray]:
+    """As `_pick_runs`; faster where the valid pixels are scattered."""
+    pixels = np.flatnonzero(valid)
+    # Clipping changes nothing, and is faster than to check.
+    return [image.take(pixels, mode="clip") for image in images]
 
 
 def scale_principal_point(c: float, scale: float) -> float:

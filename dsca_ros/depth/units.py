@@ -20,6 +20,7 @@ MM_PER_M = 1000.0
 MAX_UINT16_MM = 65534
 #: Between that and "no reading", metres: a bound that rounding does not move to the wrong side.
 FARTHEST_UINT16 = (MAX_UINT16_MM + 0.5) / MM_PER_M
+_INFINITY_BITS = np.float32(np.inf).view(np.uint32)
 _NAN_BITS = np.float32(np.nan).view(np.uint32)
 
 
@@ -103,6 +104,9 @@ def is_valid(depth: np.ndarray) -> np.ndarray:
     """[H, W] bool: where ``depth``, of either coding, holds a measurement."""
     if depth.dtype == np.uint16:
         return depth - np.uint16(1) < MAX_UINT16_MM  # 0 becomes the largest there is
+    if depth.dtype == np.float32:
+        # The bits of positive numbers are in the numbers' order: above 0 come those to below infinity, then all else.
+        return depth.view(np.uint32) - np.uint32(1) < _INFINITY_BITS - np.uint32(1)
     # A comparison with NaN is false, so this one test covers NaN, both infinities and <= 0.
     with np.errstate(invalid="ignore"):
         return (depth > 0) & (depth < np.inf)

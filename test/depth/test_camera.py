@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dsca_ros.depth import resample, units
-from dsca_ros.depth.camera import ROWS, Intrinsics, scale_principal_point
+from dsca_ros.depth.camera import ROWS, Intrinsics, _has_long_runs, scale_principal_point
 
 NORMAL, OFFSET = np.array([0.25, -0.4, 1.0]), 2.0  # the plane NORMAL . P = OFFSET
 
@@ -70,8 +70,9 @@ def test_back_projection_fills_a_given_buffer(camera):
     np.testing.assert_array_equal(buffer, camera.back_project(depth))
 
 
+@pytest.mark.parametrize("scattered", [0.01, 0.3])
 @pytest.mark.parametrize("invalid", [0, 65535, np.nan, -1.0, np.inf])
-def test_valid_points_are_those_of_the_organised_ones_bit_for_bit(rng, invalid):
+def test_valid_points_are_those_of_the_organised_ones_bit_for_bit(rng, invalid, scattered):
     """Blocks of rows without a hole, with few large and with many small ones, and with nothing else."""
     camera = Intrinsics(97, 5 * ROWS + 3, 80.0, 81.0, 47.3, 38.9)
     depth = rng.integers(1, 65535, (camera.height, camera.width)).astype(np.uint16)
@@ -79,9 +80,12 @@ def test_valid_points_are_those_of_the_organised_ones_bit_for_bit(rng, invalid):
         depth = depth.astype(np.float32) / 1000
     blocks = [slice(ROWS * block, ROWS * (block + 1)) for block in range(6)]
     depth[blocks[1], 20:60] = depth[blocks[5], 50:] = invalid
-    depth[blocks[2]][rng.random((ROWS, camera.width)) < 0.3] = invalid
+    holes = rng.random(depth.shape) < scattered
+    holes[blocks[0]] = False
+    depth[holes] = invalid
     depth[blocks[3]] = invalid
     depth[blocks[4]][:, 1:] = invalid
+    assert _has_long_runs(units.is_valid(depth)) == (scattered < 0.1), "each way of picking is to be taken once"
     for stride in (1, 2, 3):
         organised = camera.back_project(depth, stride=stride)
         z = units.to_metres(depth)[::stride, ::stride]

@@ -66,6 +66,16 @@ def test_validity_of_both_codings():
     assert units.is_valid(metres).tolist() == [[False, True, False, False, False, False]]
 
 
+def test_validity_of_every_kind_of_float():
+    smallest, largest = np.float32(1e-45), np.finfo(np.float32).max
+    values = np.array([0.0, smallest, 1.0, largest, np.inf, np.nan], np.float32)
+    wanted = [False, True, True, True, False, False]
+    for dtype in (np.float32, np.float64):
+        assert units.is_valid(values.astype(dtype)).tolist() == wanted
+        assert not units.is_valid(np.negative(values.astype(dtype))).any()
+    assert units.is_valid(np.stack([values] * 4)[::2, ::2]).tolist() == [wanted[::2]] * 2
+
+
 def test_like_gives_the_coding_of_the_dtype():
     metres = np.array([[0.0, 1.2344, 2.0]], np.float32)
     assert units.like(metres, np.uint16).tolist() == [[0, 1234, 2000]]
