@@ -41,14 +41,14 @@ def bench(
         None, metavar="FILE", help="Write the tables as Markdown; FILE#PART replaces PART of a document; - is stdout."
     ),
 ) -> None:
-    """Speed: engines beside the machine's own peak, and the node over DDS, by parts of its latency.
+    """Speed: engines beside the machine's own peak, points, and the node over DDS, by parts of its latency.
 
     Example: dsca bench --size 640x480 --json bench.json
 
     Example: dsca bench --part engines --compare bench.json
     """
     from dsca_ros.engine.base import EngineError
-    from dsca_ros.evaluation.bench import BenchRequest, compared, machine, measure, measure_peers
+    from dsca_ros.evaluation.bench import BenchRequest, compared, machine, measure, measure_peers, measure_points
     from dsca_ros.evaluation.bench_report import bench_markdown, bench_tables
 
     parts = part or list(PARTS)
@@ -68,6 +68,8 @@ def bench(
                 figures["engines"] = list(measure(request, status.update))
                 if not engine:
                     figures["engines"] += measure_peers(request, status.update)
+            if "points" in parts:
+                figures["points"] = list(measure_points(request, _about_one(request)["scale"], status.update))
             if "replay" in parts:
                 figures["replay"] = _replays(request, seconds, status.update)
             if {"node", "growth"} & set(parts):

@@ -13,8 +13,8 @@ from dsca_ros.depth.units import is_valid, to_metres_or_nan, valid_to_metres
 _Pick = Callable[..., list[np.ndarray]]
 #: Rows of an image that are worked on at once: few enough to stay in the processor's cache between the steps.
 ROWS = 32
-#: numpy picks by a mask run by run, by indices pixel by pixel: the former is faster for runs longer than this.
-LONG_RUN = 16
+#: numpy picks by a mask run by run, by indices pixel by pixel: the former is faster for runs about longer than this.
+LONG_RUN = 32
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`dsca bench`: how long engines take, beside what the machine could do at most.
+"""`dsca bench`: how long engines and points take, beside what the machine could do at most.
 
 Every figure is a median over many runs with its spread, taken in one go with the machine's own peaks: a large matrix
 product and a large copy. Machines are shared and noisy; ratios within one run hold where milliseconds do not.
@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 
 from dsca_ros.depth.camera import Intrinsics
+from dsca_ros.depth.filters import smooth_noise
 from dsca_ros.depth.resample import METHODS
 from dsca_ros.depth.synthetic import DEFAULT_FOV, SyntheticStream
-from dsca_ros.depth.units import to_millimetres
+from dsca_ros.depth.units import like, to_metres, to_millimetres
 from dsca_ros.engine.base import EngineError
 from dsca_ros.engine.factory import ENGINES, create_engine
 from dsca_ros.engine.gpu import GpuError, find_driver
@@ -31,6 +32,8 @@ from dsca_ros.engine.zoo import DEPTH, ModelFile, list_models
 #: Runs before the measured ones.
 WARM_UP_RUNS = 5
 DEPTH_RANGE = (0.1, 10.0)
+#: Of points: the shares of an image without depth, in blobs of about so many pixels.
+HOLES, HOLE_PIXELS = (0.0, 0.05, 0.3), 12
 #: What is measured at most for one row, seconds.
 LONGEST = 20.0
 
@@ -184,6 +187,32 @@ def measure_peers(request: BenchRequest, telling: Callable[[str], None]) -> Iter
         }
 
 
+def measure_points(request: BenchRequest, scale: int, telling: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Points of images ``scale`` times the size of the request's, with and without holes, in both codings.
+
+    Yields:
+        ``size, coding, holes_pct, organised {ms, ms_p10, ms_p90}, valid_alone {…}, runs``.
+    """
+    for (width, height), holes, dtype in itertools.product(request.sizes, HOLES, (np.uint16, np.float32)):
+        camera = Intrinsics.from_fov(width, height, DEFAULT_FOV).scaled(scale)
+        row = {"size": f"{camera.width}x{camera.height}", "coding": np.dtype(dtype).name, "holes_pct": 100 * holes}
+        telling(f"points of {row['size']}")
+        rng = np.random.default_rng(1)
+        shape = (camera.height, camera.width)
+        blobs = smooth_noise(shape, HOLE_PIXELS, rng)
+        depth = like(to_metres(2.0 + 0.5 * smooth_noise(shape, 40, rng)), dtype)
+        depth[blobs < np.quantile(blobs, holes)] = 0
+        room = np.empty((depth.size, 3), np.float32)
+        ways: dict[str, Callable[[], np.ndarray]] = {
+            "organised": partial(camera.back_project, depth, room.reshape(*shape, 3)),
+            "valid_alone": partial(camera.back_project_valid, depth, 1, partial(_first, room)),
+        }
+        for name, way in ways.items():
+            spread = Spread.of(seconds := timed(way, request.runs))
+            row[name] = {"ms": spread.median, "ms_p10": spread.low, "ms_p90": spread.high}
+        yield {**row, "runs": len(seconds)}
+
+
 def _measure_one(engine: str, file: ModelFile, shape: tuple[int, int], request: BenchRequest) -> dict[str, Any]:
     image = _image(file, shape)
     before = _resident_mb()
@@ -209,6 +238,10 @@ def _measure_one(engine: str, file: ModelFile, shape: tuple[int, int], request: 
         return figures
     finally:
         running.close()
+
+
+def _first(room: np.ndarray, count: int) -> np.ndarray:
+    return room[:count]
 
 
 def _image(file: ModelFile, shape: tuple[int, int]) -> np.ndarray:

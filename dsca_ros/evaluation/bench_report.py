@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 #: What can be measured.
-PARTS = ("engines", "node", "replay", "growth")
+PARTS = ("engines", "points", "node", "replay", "growth")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ def _tables(figures: dict[str, Any]) -> list[Columns]:
         headings = ("model", "size", "precision", "engine", "ms (10 – 90 %)", "GFLOP", "of peak", "memory MB")
         rows = [_engine(row, figures["machine"]["gflop_per_s"]) for row in figures["engines"]]
         tables.append(Columns("engines: an array in, an array out", headings, 4, rows))
+    if "points" in figures:
+        tables.append(_points(figures["points"]))
     if "node" in figures:
         tables += _node(figures["node"])
     if "replay" in figures:
@@ -91,7 +93,7 @@ def _engine(row: dict[str, Any], peak: float) -> list[str]:
     if "error" in row:
         return [*name, row["error"], "", "", ""]
     gflop = row["gflop"]
-    ms = f"{row['ms']:.1f} ({row['ms_p10']:.1f} – {row['ms_p90']:.1f})"
+    ms = _spread(row)
     if "engine_ms" in row:
         ms += f", up {row['up_ms']:.2f}, engine {row['engine_ms']:.2f}, down {row['down_ms']:.2f}"
     # Of the CPU's peak: a GPU's is another.
@@ -100,6 +102,19 @@ def _engine(row: dict[str, Any], peak: float) -> list[str]:
     # What the process grew by: nothing, where the engine before left room.
     memory = f"{row['memory_mb']:.0f}" if row["memory_mb"] >= 1.0 else "–"
     return [*name, ms, f"{gflop:.2f}" if gflop else "–", share, memory]
+
+
+def _spread(row: dict[str, Any]) -> str:
+    return f"{row['ms']:.1f} ({row['ms_p10']:.1f} – {row['ms_p90']:.1f})"
+
+
+def _points(rows: list[dict[str, Any]]) -> Columns:
+    headings = ("size", "coding", "holes", "organised, ms (10 – 90 %)", "valid alone, ms (10 – 90 %)")
+    cells = [
+        [row["size"], row["coding"], f"{row['holes_pct']:g} %", _spread(row["organised"]), _spread(row["valid_alone"])]
+        for row in rows
+    ]
+    return Columns("points: an image in, x y z out, on one core", headings, 3, cells)
 
 
 def _percentiles(values: dict[str, float]) -> str:

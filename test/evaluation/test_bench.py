@@ -110,3 +110,11 @@ def test_peers_are_measured_at_every_scale_and_size(use_tiny_models):
     ways = [("nearest", "numpy"), ("bilinear", "numpy"), ("bicubic", "numpy"), ("bicubic", "OpenCV")]
     assert found == {(*way, scale) for way in ways for scale in (2, 4)}
     assert all(set(row) == set(ROW) and row["ms"] > 0 for row in rows)
+
+
+def test_points_are_measured_at_the_enlarged_size_with_and_without_holes(use_tiny_models):
+    rows = list(bench.measure_points(request(sizes=[(32, 24)]), 2, lambda _: None))
+    found = {(row["size"], row["coding"], row["holes_pct"]) for row in rows}
+    assert found == {("64x48", coding, holes) for coding in ("uint16", "float32") for holes in (0.0, 5.0, 30.0)}
+    assert all(row[way]["ms_p10"] <= row[way]["ms"] for row in rows for way in ("organised", "valid_alone"))
+    assert "| 64x48 | uint16 | 30 % | " in bench_markdown({"machine": MACHINE, "points": rows})
