@@ -32,8 +32,8 @@ from dsca_ros.engine.zoo import DEPTH, ModelFile, list_models
 #: Runs before the measured ones.
 WARM_UP_RUNS = 5
 DEPTH_RANGE = (0.1, 10.0)
-#: Of points: the shares of an image without depth, in blobs of about so many pixels.
-HOLES, HOLE_PIXELS = (0.0, 0.05, 0.3), 12
+#: Of points: the share of an image without depth, and of about how many pixels a side the holes are.
+HOLES = ((0.0, 12), (0.05, 12), (0.3, 12), (0.05, 1))
 #: What is measured at most for one row, seconds.
 LONGEST = 20.0
 
@@ -191,15 +191,16 @@ def measure_points(request: BenchRequest, scale: int, telling: Callable[[str], N
     """Points of images ``scale`` times the size of the request's, with and without holes, in both codings.
 
     Yields:
-        ``size, coding, holes_pct, organised {ms, ms_p10, ms_p90}, valid_alone {…}, runs``.
+        ``size, coding, holes_pct, hole_side_px, organised {ms, ms_p10, ms_p90}, valid_alone {…}, runs``.
     """
-    for (width, height), holes, dtype in itertools.product(request.sizes, HOLES, (np.uint16, np.float32)):
+    for (width, height), (holes, side), dtype in itertools.product(request.sizes, HOLES, (np.uint16, np.float32)):
         camera = Intrinsics.from_fov(width, height, DEFAULT_FOV).scaled(scale)
-        row = {"size": f"{camera.width}x{camera.height}", "coding": np.dtype(dtype).name, "holes_pct": 100 * holes}
+        row: dict[str, Any] = {"size": f"{camera.width}x{camera.height}", "coding": np.dtype(dtype).name}
+        row |= {"holes_pct": 100 * holes, "hole_side_px": side}
         telling(f"points of {row['size']}")
         rng = np.random.default_rng(1)
         shape = (camera.height, camera.width)
-        blobs = smooth_noise(shape, HOLE_PIXELS, rng)
+        blobs = smooth_noise(shape, side, rng)
         depth = like(to_metres(2.0 + 0.5 * smooth_noise(shape, 40, rng)), dtype)
         depth[blobs < np.quantile(blobs, holes)] = 0
         room = np.empty((depth.size, 3), np.float32)

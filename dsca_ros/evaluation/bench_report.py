@@ -111,10 +111,17 @@ def _spread(row: dict[str, Any]) -> str:
 def _points(rows: list[dict[str, Any]]) -> Columns:
     headings = ("size", "coding", "holes", "organised, ms (10 – 90 %)", "valid alone, ms (10 – 90 %)")
     cells = [
-        [row["size"], row["coding"], f"{row['holes_pct']:g} %", _spread(row["organised"]), _spread(row["valid_alone"])]
+        [row["size"], row["coding"], _holes(row), _spread(row["organised"]), _spread(row["valid_alone"])]
         for row in rows
     ]
     return Columns("points: an image in, x y z out, on one core", headings, 3, cells)
+
+
+def _holes(row: dict[str, Any]) -> str:
+    if not row["holes_pct"]:
+        return "none"
+    side = row["hole_side_px"]
+    return f"{row['holes_pct']:g} %, " + (f"of {side} px" if side > 1 else "single pixels")
 
 
 def _percentiles(values: dict[str, float]) -> str:

@@ -114,7 +114,9 @@ def test_peers_are_measured_at_every_scale_and_size(use_tiny_models):
 
 def test_points_are_measured_at_the_enlarged_size_with_and_without_holes(use_tiny_models):
     rows = list(bench.measure_points(request(sizes=[(32, 24)]), 2, lambda _: None))
-    found = {(row["size"], row["coding"], row["holes_pct"]) for row in rows}
-    assert found == {("64x48", coding, holes) for coding in ("uint16", "float32") for holes in (0.0, 5.0, 30.0)}
+    found = {(row["size"], row["coding"], row["holes_pct"], row["hole_side_px"]) for row in rows}
+    holes = ((0.0, 12), (5.0, 12), (30.0, 12), (5.0, 1))
+    assert found == {("64x48", coding, *hole) for coding in ("uint16", "float32") for hole in holes}
     assert all(row[way]["ms_p10"] <= row[way]["ms"] for row in rows for way in ("organised", "valid_alone"))
-    assert "| 64x48 | uint16 | 30 % | " in bench_markdown({"machine": MACHINE, "points": rows})
+    text = bench_markdown({"machine": MACHINE, "points": rows})
+    assert all(f"| 64x48 | uint16 | {hole} | " in text for hole in ("none", "30 %, of 12 px", "5 %, single pixels"))
