@@ -9,6 +9,7 @@ from pathlib import Path
 from dsca_ros.engine.base import EngineError
 from dsca_ros.replay.bags import SUFFIXES, is_bag
 from dsca_ros.replay.errors import Interrupted, ReplayError
+from dsca_ros.replay.output import PARTIAL
 from dsca_ros.replay.run import replay_bag
 from dsca_ros.replay.settings import ReplaySettings, Report
 
@@ -29,27 +30,30 @@ def find_jobs(inputs: Sequence[str], output: Path) -> list[Job]:
     Raises:
         ReplayError: if there is no bag, or two would have one output.
     """
-    bags: list[Path] = []
+    found_at: dict[Path, Path] = {}
     several = len(inputs) > 1
+    apart = {output.resolve()}
     for text in inputs:
         path = Path(text)
         if not path.exists() and any(letter in text for letter in "*?["):
             several = True
-            found = [Path(name) for name in sorted(glob.glob(text, recursive=True)) if is_bag(Path(name))]
+            found = _named_like(text, apart)
             if not found:
                 raise ReplayError(f"no bag is named like {text}")
         elif path.is_dir() and not is_bag(path):
             several = True
-            found = _bags_in(path)
+            found = _bags_in(path, apart)
             if not found:
                 raise ReplayError(f"{path} is not a bag, and there is none in it")
         elif path.is_dir() and not (path / "metadata.yaml").exists() and len(_files_in(path)) > 1:
             # Single files side by side, not the parts of one bag.
             several = True
-            found = _bags_in(path)
+            found = _bags_in(path, apart)
         else:
             found = [path]
-        bags += [bag for bag in found if bag not in bags]
+        for bag in found:
+            found_at.setdefault(bag.resolve(), bag)
+    bags = list(found_at.values())
     if not several:
         return [(bags[0], output)]
     if output.suffix == ".mcap":
@@ -68,12 +72,26 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())
 
 
-def _bags_in(folder: Path) -> list[Path]:
-    """Bags at any depth, but none in a bag's folder."""
+def _named_like(pattern: str, apart: set[Path]) -> list[Path]:
+    """Bags by a pattern, but no files of one that is found itself, and nothing in or below ``apart``."""
+    paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    paths = [path for path in paths if not any(_is_output(part, apart) for part in (path, *path.parents))]
+    found = [path for path in paths if is_bag(path)]
+    whole = {path for path in found if (path / "metadata.yaml").is_file()}
+    return [path for path in found if not whole.intersection(path.parents)]
+
+
+def _is_output(folder: Path, apart: set[Path]) -> bool:
+    return folder.suffix == PARTIAL or folder.resolve() in apart
+
+
+def _bags_in(folder: Path, apart: set[Path]) -> list[Path]:
+    """Bags at any depth, but none in a bag's folder, in ``apart``, or in a folder that holds this one by a link."""
     if (folder / "metadata.yaml").is_file():
         return [folder]
-    inside = [_bags_in(path) for path in sorted(folder.iterdir()) if path.is_dir() and path.suffix != ".partial"]
-    return sorted([*_files_in(folder), *(bag for bags in inside for bag in bags)])
+    apart = apart | {folder.resolve()}
+    folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_output(path, apart)]
+    return sorted([*_files_in(folder), *(bag for path in folders for bag in _bags_in(path, apart))])
 
 
 def run_jobs(

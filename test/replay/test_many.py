@@ -79,6 +79,26 @@ def test_bags_are_found_in_folders_and_by_patterns(tmp_path):
         find_jobs([str(tmp_path / "empty")], out)
 
 
+def test_results_in_the_folder_of_the_bags_are_no_bags_to_be_done(tmp_path):
+    """Else the second run, which goes on, would take the results of the first."""
+    recordings = tmp_path / "in"
+    one, out = bags.make_bag(recordings / "one", frames=1), recordings / "larger"
+    bags.make_bag(out / "one", frames=1)
+    bags.make_bag(recordings / "two.partial", frames=1)
+    assert find_jobs([str(recordings)], out) == [(one, out / "one")]
+    for pattern in ("*", "**", "**/*"):
+        assert find_jobs([str(recordings / pattern)], out) == [(one, out / "one")], pattern
+
+
+def test_a_bag_that_is_named_twice_is_done_once(tmp_path, monkeypatch):
+    one, out = bags.make_bag(tmp_path / "in" / "one", frames=1), tmp_path / "out"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "again").symlink_to("one")
+    assert find_jobs(["in/one", str(one)], out) == [(Path("in/one"), out / "one")]
+    (tmp_path / "in" / "round").symlink_to(".")
+    assert len(find_jobs(["in"], out)) == 1
+
+
 def test_the_command_reports_what_it_did(tmp_path, dsca):
     source = bags.make_bag(tmp_path / "in")
     done = dsca(source, tmp_path / "out", "--every", 2, "--json", "-")
