@@ -20,7 +20,6 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag1 import Reader as Reader1
 from rosbags.rosbag1 import ReaderError as ReaderError1
-from rosbags.rosbag2 import Reader as Reader2
 from rosbags.rosbag2 import ReaderError as ReaderError2
 from rosbags.rosbag2.metadata import parse_qos
 from rosbags.serde import SerdeError
@@ -30,6 +29,7 @@ from dsca_ros.replay import ros1
 from dsca_ros.replay.errors import ReplayError, one_line
 from dsca_ros.replay.mcap_scan import MAGIC, Damaged, ScannedMcap, zstd
 from dsca_ros.replay.ros1_scan import ScannedRos1
+from dsca_ros.replay.ros2 import BagReader as Reader2
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 #: What a bag is known by, where it is no folder with a metadata.yaml.
@@ -102,6 +102,7 @@ class Bag:
         self._convert: dict[int, Callable[[bytes], bytes | memoryview]] = {}
         self.topics: list[Topic] = []
         self._of_connection: dict[tuple[int, int], int] = {}
+        self._packed = self._looking_ahead = False
         check_is_bag(path)
         try:
             self._open(path)
@@ -116,6 +117,8 @@ class Bag:
         self._reader = reader
         self._add_connections(reader.connections)
         self.start, self.end = (reader.start_time, reader.end_time) if reader.message_count else (0, 0)
+        self._packed = isinstance(reader, Reader2) and reader.leave_packed()
+        self.loss.problem = _left_in_log(path)
 
     def _add_connections(self, connections: Sequence[Connection]) -> None:
         known: dict[tuple[str, str], int] = {}
@@ -159,7 +162,7 @@ class Bag:
                 self._open(files[0])
             except FAILURES:
                 raise ReplayError(f"{self.path} cannot be read: {problem}{_remedy(self.path)}") from None
-            self.loss = Loss(problem=problem)
+            self.loss.problem = self.loss.problem or problem
             return
         expected = sum(topic.total for topic in self.topics)
         scans = sorted((ScannedMcap(file) for file in files), key=lambda scanned: scanned.times)
@@ -267,11 +270,12 @@ class Bag:
                 raise Damaged("a message has no bytes, or no time")  # so may a damaged database have it
             if convert is not None:
                 return Message(topic, time, convert(data))
-            packed = data.startswith(ZSTD_MAGIC)  # which no CDR starts with
+            packed = self._packed or data.startswith(ZSTD_MAGIC)  # which no CDR starts with
             return Message(topic, time, zstd.decompress(data) if packed else data)
         except FAILURES as error:
-            self.loss.messages += 1
-            self.loss.problem = _why(error)
+            if not self._looking_ahead:  # else it comes again
+                self.loss.messages += 1
+                self.loss.problem = _why(error)
             return None
 
     def _unindexed(self, wanted: set[int], start: int | None, stop: int | None) -> Iterator[Message]:
@@ -288,9 +292,11 @@ class Bag:
     def first(self, topic: int) -> Message | None:
         """A topic's first message."""
         messages = self.messages([topic])
+        self._looking_ahead = True
         try:
             return next(messages, None)
         finally:
+            self._looking_ahead = False
             messages.close()  # type: ignore[attr-defined]
 
     def close(self) -> None:
@@ -369,6 +375,15 @@ def _why(error: Exception) -> str:
     if isinstance(error, MemoryError | OverflowError):
         return "a length in it makes no sense"
     return one_line(error) or type(error).__name__
+
+
+def _left_in_log(path: Path) -> str:
+    """What to tell of a database whose recorder ended before it wrote all into it; nothing where there is none."""
+    files = path.glob("*.db3") if path.is_dir() else [path]
+    logs = [file.with_name(f"{file.name}-wal") for file in files if file.suffix == ".db3"]
+    left = [log.name for log in logs if log.is_file() and log.stat().st_size]
+    remedy = "`PRAGMA wal_checkpoint(TRUNCATE)` in sqlite3 moves it"
+    return f"its last messages are still in {left[0]}; remedy: {remedy}" if left else ""
 
 
 def _remedy(path: Path) -> str:

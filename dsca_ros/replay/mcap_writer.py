@@ -17,6 +17,7 @@ from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefiniti
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
 from dsca_ros.replay import mcap_scan as mcap
+from dsca_ros.replay.ros2 import SqliteWriter
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -241,9 +242,9 @@ def _chunk_index(chunk: mcap.Chunk) -> bytes:
 
 
 class BagWriter(Writer):
-    """The Writer of `rosbags`, with MCAP that can be gone on with."""
+    """The Writer of `rosbags`, with MCAP that can be gone on with, and SQLite under any name."""
 
-    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: McapStorage}  # noqa: RUF012
+    STORAGE_PLUGINS = {StoragePlugin.SQLITE3: SqliteWriter, StoragePlugin.MCAP: McapStorage}  # noqa: RUF012
 
     def go_on(self) -> int:
         """After every connection is added: takes over what the file holds; how many messages that are."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.typesys import Stores, TypesysError, get_types_from_idl, get_types_from_msg, get_typestore
 
 from dsca_ros.replay import wire
@@ -166,12 +166,12 @@ class Output:
 
     def _as_sqlite3(self, bag: Path) -> Path:
         target = self.folder / "sqlite3" / self.name
-        writer = Writer(target, version=_VERSION, storage_plugin=StoragePlugin.SQLITE3)
+        writer = BagWriter(target, version=_VERSION, storage_plugin=StoragePlugin.SQLITE3)
         if self._compress == "zstd":
             writer.set_compression(CompressionMode.MESSAGE, CompressionFormat.ZSTD)
         with Bag(bag) as source, writer:
             connections = {}
-            for topic, connection in zip(source.topics, self.writer.connections):
+            for topic, connection in zip(source.topics, self.writer.connections, strict=True):
                 connections[topic.number] = writer.add_connection(
                     topic.name,
                     topic.msgtype,
@@ -182,6 +182,8 @@ class Output:
                 )
             for message in source.messages():
                 writer.write(connections[message.topic], message.time, message.data)
+            if source.loss.problem:
+                raise OSError(f"what was written cannot be read again: {source.loss.problem}")
         return target
 
     def leave(self) -> None:
