@@ -60,7 +60,7 @@ class Topic(NamedTuple):
     @property
     def latched(self) -> bool:
         """Whether who comes late gets the last messages, too."""
-        return any(qos.durability == QosDurability.TRANSIENT_LOCAL for qos in self.qos)
+        return self.name == ros1.STATIC or _is_latched(self.qos)
 
 
 class Message(NamedTuple):
@@ -131,7 +131,7 @@ class Bag:
                 idl = connection.msgdef.format == MessageDefinitionFormat.IDL
                 ext = connection.ext
                 topic = (connection.topic, connection.msgtype, connection.msgdef.data, idl, connection.digest,
-                         ext.serialization_format, list(ext.offered_qos_profiles))  # fmt: skip
+                         ext.serialization_format, _qos_of(connection.topic, ext.offered_qos_profiles))  # fmt: skip
             key = topic[0], topic[1]
             if key not in known:
                 known[key] = len(self.topics)
@@ -140,8 +140,7 @@ class Bag:
             self._of_connection[id(connection.owner), connection.id] = index
             before = self.topics[index]
             same = before._replace(total=before.total + connection.msgcount)
-            new = same._replace(qos=topic[6])
-            self.topics[index] = new if new.latched else same
+            self.topics[index] = same._replace(qos=topic[6]) if _is_latched(topic[6]) else same
 
     def _salvage(self, problem: str) -> None:
         """Reads without an index what the reader gave up on."""
@@ -179,6 +178,7 @@ class Bag:
                     qos: list[Qos] = []
                     with contextlib.suppress(*FAILURES):
                         qos = parse_qos(channel.metadata.get("offered_qos_profiles", ""))
+                    qos = _qos_of(channel.topic, qos)
                     idl = channel.definition_encoding in ("ros2idl", "omgidl")
                     digest = channel.metadata.get("topic_type_hash", "")
                     self.topics.append(Topic(len(self.topics), channel.topic, channel.msgtype, channel.definition,
@@ -369,6 +369,15 @@ def check_is_bag(path: Path) -> None:
                 raise ReplayError(f"{path} {what}")
     except PermissionError:
         raise ReplayError(f"{path} may not be read: no permission") from None
+
+
+def _is_latched(qos: Sequence[Qos]) -> bool:
+    return any(each.durability == QosDurability.TRANSIENT_LOCAL for each in qos)
+
+
+def _qos_of(topic: str, recorded: Sequence[Qos]) -> list[Qos]:
+    """A topic's QoS; static transforms without one are latched: played otherwise, nobody would get them."""
+    return list(recorded) or (ros1.qos(QosDurability.TRANSIENT_LOCAL, 1) if topic == ros1.STATIC else [])
 
 
 def _why(error: Exception) -> str:

@@ -24,7 +24,7 @@ class Work:
 
     Attributes:
         time: to be logged, ns.
-        plain: topics and bytes that need no engine.
+        plain: topics, the bag's own by number and others by name, and bytes that need no engine.
         frame: a depth frame to be super-resolved; None for none.
         camera: whose frame it is.
         numbers: of the result's camera, for points.
@@ -33,7 +33,7 @@ class Work:
     """
 
     time: int
-    plain: list[tuple[str, bytes | memoryview]] = field(default_factory=list)
+    plain: list[tuple[int | str, bytes | memoryview]] = field(default_factory=list)
     frame: wire.DepthFrame | None = None
     camera: Camera | None = None
     numbers: CameraNumbers | None = None

@@ -77,11 +77,11 @@ class Replay:
 
     def works(self) -> Iterator[Work]:
         """What is to be done, in order; a number of outputs that are there already is passed over."""
-        kept = {topic.number: topic.name for topic in self.plan.kept}
+        kept = {topic.number for topic in self.plan.kept}
         for message, before in self._messages():
             work = Work(message.time)
             if message.topic in kept:
-                work.plain.append((kept[message.topic], message.data))
+                work.plain.append((message.topic, message.data))
             for camera in () if before else self.cameras:
                 camera.take(message, work)
             work = self._pass_over(work)
@@ -112,9 +112,9 @@ class Replay:
 
     # --- all of it ------------------------------------------------------------------------------
 
-    def add_topics(self, output: Output) -> dict[str, Connection]:
-        """Adds every topic of the output; by name."""
-        connections = {topic.name: output.add_topic(topic) for topic in self.plan.kept}
+    def add_topics(self, output: Output) -> dict[int | str, Connection]:
+        """Adds every topic of the output; the bag's by number, since two types may share a name, new ones by name."""
+        connections: dict[int | str, Connection] = {t.number: output.add_topic(t) for t in self.plan.kept}
         reliable = qos(QosDurability.VOLATILE, 5)
         for camera in self.plan.cameras:
             new = [(camera.image_out, wire.IMAGE)]
@@ -187,7 +187,7 @@ class Replay:
         loss = self.bag.loss
         report.lost_messages, report.lost_bytes, report.problem = loss.messages, loss.bytes, loss.problem
 
-    def _outputs(self, work: Work, preview: Preview | None) -> Iterator[tuple[str, bytes | memoryview]]:
+    def _outputs(self, work: Work, preview: Preview | None) -> Iterator[tuple[int | str, bytes | memoryview]]:
         yield from work.plain
         if work.frame is None or work.result is None or work.camera is None:
             return

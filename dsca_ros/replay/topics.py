@@ -12,6 +12,8 @@ from dsca_ros.replay.errors import ReplayError
 
 TRANSFORMS = ("/tf", "/tf_static")
 COMPRESSED_SUFFIX = "/compressedDepth"
+#: Last part of the name of every result.
+RESULT = "image_raw"
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Camera:
     @property
     def image_out(self) -> str:
         """Topic of the results."""
-        return f"{self.output}/image_raw"
+        return f"{self.output}/{RESULT}"
 
     @property
     def info_out(self) -> str:
@@ -70,10 +72,13 @@ def make_plan(bag: Bag, named: Sequence[str] = (), only_new: bool = False) -> Pl
     Raises:
         ReplayError: if a named topic is no depth, or there is none at all.
     """
-    images = [_named(bag, name) for name in named] if named else _found(bag)
+    images = [_named(bag, name) for name in dict.fromkeys(named)] if named else _found(bag)
     if not images:
         there = ", ".join(f"{topic.name} ({topic.msgtype})" for topic in bag.topics) or "no topic at all"
         raise ReplayError(f"{bag.path} has no depth topic; there is: {there}; --topic names one")
+    names = {topic.name for topic in images}
+    for name in names & {name + COMPRESSED_SUFFIX for name in names}:
+        raise ReplayError(f"{name} is the image of {name.removesuffix(COMPRESSED_SUFFIX)} once more; name one of them")
     outputs = _outputs([topic.name for topic in images])
     cameras = [Camera(topic, _info_beside(bag, topic.name), outputs[topic.name]) for topic in images]
     new = {name for camera in cameras for name in (camera.image_out, camera.info_out, camera.points_out)}
@@ -100,6 +105,10 @@ def _namespace(name: str) -> str:
     return name.removesuffix(COMPRESSED_SUFFIX).rpartition("/")[0]
 
 
+def _last(name: str) -> str:
+    return name.removesuffix(COMPRESSED_SUFFIX).rpartition("/")[2]
+
+
 def _info_beside(bag: Bag, name: str) -> Topic | None:
     wanted = f"{_namespace(name)}/camera_info"
     return next((t for t in bag.topics if t.name == wanted and t.msgtype == wire.CAMERA_INFO and t.total), None)
@@ -107,14 +116,13 @@ def _info_beside(bag: Bag, name: str) -> Topic | None:
 
 def _outputs(names: Sequence[str]) -> dict[str, str]:
     """Each depth topic's namespace for results: beside its own, as the launch files have it."""
-    raw = {name: name.removesuffix(COMPRESSED_SUFFIX) for name in names}
     shared = [_namespace(name) for name in names]
     outputs = {}
     for name in names:
         space = _namespace(name)
         output = f"{space}_sr" if space else "/depth_sr"
         if shared.count(space) > 1:
-            output += "_" + raw[name].rpartition("/")[2]
+            output += "_" + _last(name)
         outputs[name] = output
     return outputs
 
@@ -139,7 +147,10 @@ def _found(bag: Bag) -> list[Topic]:
         if is_depth and sure:
             found.append(topic)
     names = {topic.name for topic in found}
-    return [topic for topic in found if topic.name not in {name + COMPRESSED_SUFFIX for name in names}]
+    twice = {name + COMPRESSED_SUFFIX for name in names}
+    # Where two share a namespace; those of one alone were passed over above.
+    results = {f"{_namespace(name)}_sr_{_last(name)}/{RESULT}" for name in names}
+    return [topic for topic in found if topic.name not in twice | results]
 
 
 def _named(bag: Bag, name: str) -> Topic:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
-from dsca_ros.depth.compressed import decode_compressed_depth
+from dsca_ros.depth.compressed import decode_compressed_depth, encode_compressed_depth
 from dsca_ros.depth.units import like
 from dsca_ros.replay.bags import Bag
+from dsca_ros.replay.errors import ReplayError
 from dsca_ros.replay.run import plan_bag, replay_bag
 from dsca_ros.upsampler import Upsampler
 
@@ -275,3 +276,63 @@ def test_every_camera_of_a_bag_is_done_beside_its_own_info(tmp_path, settings):
         assert (image.height, image.width) == (info.height, info.width) == (points.height, points.width) == size
         depth = like(bags.depth(number, size[1] // 2, 24), np.uint16)
         np.testing.assert_array_equal(bags.pixels_of(image), expected(settings, [depth])[0])
+
+
+def write_bag(path, topics) -> None:
+    """A bag of one message a topic, each given as name, type and message."""
+    types = bags.store()
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        for number, (name, msgtype, message) in enumerate(topics):
+            connection = writer.add_connection(name, msgtype, typestore=types)
+            writer.write(connection, bags.START + number, types.serialize_cdr(message, msgtype))
+
+
+def depth_topic(name: str) -> tuple:
+    return name, bags.IMAGE, bags.image(like(bags.depth(0), np.uint16), bags.START)
+
+
+def test_two_types_under_one_name_stay_apart(tmp_path, settings):
+    battery = bags.store().types[bags.CUSTOM](1.0, "main")
+    info = bags.info(4, 3, bags.START)
+    write_bag(tmp_path / "in", [depth_topic("/depth/image"), ("/x", bags.CUSTOM, battery), ("/x", bags.INFO, info)])
+    for format in ("mcap", "sqlite3"):
+        replay_bag(tmp_path / "in", tmp_path / format, replace(settings, format=format))
+        assert of_name(tmp_path / format, "/x") == of_name(tmp_path / "in", "/x")
+    assert len(of_name(tmp_path / "in", "/x")) == 2
+
+
+def of_name(path, name: str) -> list[tuple[str, bytes]]:
+    """Type and bytes of every message on a topic."""
+    with Bag(path) as bag:
+        return [(t.msgtype, bytes(m.data)) for t in bag.topics if t.name == name for m in bag.messages([t.number])]
+
+
+def test_results_beside_each_other_are_replaced_too(tmp_path, settings):
+    """Those of two depth topics in one namespace."""
+    info = bags.info(bags.WIDTH, bags.HEIGHT, bags.START)
+    topics = [depth_topic("/depth/near"), depth_topic("/depth/far"), ("/depth/camera_info", bags.INFO, info)]
+    write_bag(tmp_path / "in", topics)
+    replay_bag(tmp_path / "in", tmp_path / "once", settings)
+    replay_bag(tmp_path / "once", tmp_path / "twice", settings)
+    assert list(bags.read(tmp_path / "twice")) == list(bags.read(tmp_path / "once"))
+
+
+def test_a_topic_that_is_named_twice_is_done_once(tmp_path, settings):
+    source, compressed = bags.make_bag(tmp_path / "in"), bags.IMAGE_TOPIC + "/compressedDepth"
+    report, _ = plan_bag(source, tmp_path / "out", replace(settings, topics=(bags.IMAGE_TOPIC,) * 2))
+    assert report.topics == {bags.IMAGE_TOPIC: bags.RESULT_TOPIC}
+    data, coding = encode_compressed_depth(like(bags.depth(0), np.uint16), "16UC1")
+    message = bags.store().types[bags.COMPRESSED](bags.header(bags.START), coding, np.frombuffer(data, np.uint8))
+    write_bag(tmp_path / "both", [depth_topic(bags.IMAGE_TOPIC), (compressed, bags.COMPRESSED, message)])
+    with pytest.raises(ReplayError, match="once more; name one of them"):
+        plan_bag(tmp_path / "both", tmp_path / "out", replace(settings, topics=(bags.IMAGE_TOPIC, compressed)))
+
+
+def test_static_transforms_without_a_qos_come_along_and_are_latched(tmp_path, settings):
+    """Else nobody would get them when the bag is played: who wants them asks for transient local."""
+    transform = ("/tf_static", "tf2_msgs/msg/TFMessage", bags.transform())
+    write_bag(tmp_path / "in", [transform, depth_topic("/depth/a"), depth_topic("/other_depth/a")])
+    replay_bag(tmp_path / "in", tmp_path / "out", replace(settings, start=2e-9))
+    assert [time for time, _ in bags.of_topic(tmp_path / "out", "/tf_static")] == [bags.START + 2]
+    (qos,) = bags.connections(tmp_path / "out")["/tf_static"].ext.offered_qos_profiles
+    assert qos.durability.name == "TRANSIENT_LOCAL"
