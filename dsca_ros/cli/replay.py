@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dsca_ros.replay.many import Job
     from dsca_ros.replay.settings import ReplaySettings, Report
 
+#: A bag's length, seconds.
+LONGEST = 1e9
 MISSING = "bags need the library rosbags ({}); remedy: pip install 'dsca_ros[replay]'"
 
 
@@ -26,8 +28,8 @@ def replay(
     scale: int = SCALE,
     engine: str = ENGINE,
     threads: int = THREADS,
-    start: float = typer.Option(0.0, min=0.0, help="Seconds left out at the beginning."),
-    duration: float | None = typer.Option(None, min=0.001, help="Seconds taken from there; default: all."),
+    start: float = typer.Option(0.0, min=0.0, max=LONGEST, help="Seconds left out at the beginning."),
+    duration: float | None = typer.Option(None, min=0.001, max=LONGEST, help="Seconds taken from there; default: all."),
     every: int = typer.Option(1, min=1, help="Of so many depth frames one is taken."),
     topic: list[str] = typer.Option(None, help="Depth topic; may be given several times. Default: those found."),
     min_depth: float = typer.Option(DEFAULT_RANGE[0], help="Nearest depth taken as valid, metres."),
@@ -77,7 +79,7 @@ def replay(
         if preview is not None and len(found) > 1:
             raise typer.BadParameter("--preview is of one bag; give one")
         if dry_run:
-            _dry_run(found, settings, json_file)
+            _dry_run(found, settings, force, resume, json_file)
             return
         with interruptible():
             reports = _run(found, settings, jobs, force, resume, scheduler)
@@ -130,21 +132,23 @@ def _run(
         return run_jobs(found, settings, jobs, force, resume, told, scheduler)
 
 
-def _dry_run(found: list[Job], settings: ReplaySettings, json_file: str | None) -> None:
+def _dry_run(found: list[Job], settings: ReplaySettings, force: bool, resume: bool, json_file: str | None) -> None:
     from dsca_ros.engine.base import EngineError
     from dsca_ros.engine.zoo import find_model
     from dsca_ros.replay.errors import ReplayError
-    from dsca_ros.replay.output import refuse_existing
-    from dsca_ros.replay.run import check_apart, plan_bag
+    from dsca_ros.replay.output import DONE
+    from dsca_ros.replay.run import check_output, plan_bag
 
     figures, problems = [], 0
     out = Console(file=sys.stderr if json_file == "-" else sys.stdout, highlight=False, markup=False, soft_wrap=True)
     for source, target in found:
         try:
             find_model(settings.model, settings.scale)
-            check_apart(source, target)
+            there = check_output(source, target, settings, force, resume)
+            if there == DONE:
+                out.print(f"{target}: done before")
+                continue
             report, frames = plan_bag(source, target, settings)
-            refuse_existing(target, False)
         except (ReplayError, EngineError) as error:
             print(f"dsca: {error}", file=sys.stderr)
             problems += 1
@@ -152,8 +156,10 @@ def _dry_run(found: list[Job], settings: ReplaySettings, json_file: str | None) 
         out.print(f"{source} -> {target}: {frames} depth frames, {settings.model} ×{settings.scale}")
         for name, result in report.topics.items():
             out.print(f"  {name} -> {result}")
-        for line in [*report.notes, *([_loss(report)] if report.failed else [])]:
+        there = f"what is there {there}" if there else ""
+        for line in filter(None, [there, *report.notes, _loss(report) if report.failed else ""]):
             out.print(f"  {line}")
+        problems += report.failed
         figures.append({"frames": frames, **report.figures()})
     write_json({"bags": figures}, json_file)
     if problems:

@@ -87,7 +87,8 @@ class McapStorage:
                 self._indexes.append(_chunk_index(chunk))
                 for channel, (_, count) in chunk.indexes.items():
                     self.done[channel] = self.done.get(channel, 0) + count
-                self._first, self._last = min(self._first, chunk.start_time), max(self._last, chunk.end_time)
+                if told:
+                    self._first, self._last = min(self._first, chunk.start_time), max(self._last, chunk.end_time)
                 end = chunk.end
         # With not one chunk whole, all is written anew, schemas and channels too.
         self._going_on = bool(self._indexes)
@@ -166,7 +167,7 @@ class McapStorage:
         if self._zstd:
             packed = zstd.compress(b"".join(parts))
             stored, parts = len(packed), [packed]
-        times = self._chunk_first, self._chunk_last
+        times = (self._chunk_first, self._chunk_last) if self._entries else (0, 0)
         head = mcap.CHUNK_HEADER.pack(*times, self._size, crc) + _string("zstd" if self._zstd else "")
         head += struct.pack("<Q", stored)
         offset = self._file.tell()
@@ -183,7 +184,7 @@ class McapStorage:
         after = end + len(indexes)
         whole = mcap.Chunk(offset, data_offset, stored, after, *times, self._size, crc, compression, places)
         self._indexes.append(_chunk_index(whole))
-        self._first, self._last = min(self._first, times[0]), max(self._last, times[1])
+        self._first, self._last = min(self._first, self._chunk_first), max(self._last, self._chunk_last)
         if after - self._synced > SYNC_SIZE:
             os.fsync(self._file.fileno())
             self._synced = after
@@ -200,7 +201,7 @@ class McapStorage:
         counts = sorted(self._counts.items())
         statistics = struct.pack("<QHIIII", sum(self._counts.values()), len(self._schemas), len(counts), 0, 1,
                                  len(self._indexes))  # fmt: skip
-        statistics += struct.pack("<QQI", self._first if self._indexes else 0, self._last, 10 * len(counts))
+        statistics += struct.pack("<QQI", self._first if self._first < _NO_TIME else 0, self._last, 10 * len(counts))
         statistics += b"".join(struct.pack("<HQ", *pair) for pair in counts)
         place = struct.pack("<QQ", metadata_at, len(record)) + _string("rosbag2")
         groups = {

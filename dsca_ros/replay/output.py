@@ -34,6 +34,8 @@ from dsca_ros.replay.errors import ReplayError
 from dsca_ros.replay.mcap_writer import BagWriter
 
 PARTIAL = ".partial"
+#: What becomes of what lies at an output already.
+NOTHING_THERE, DONE, REPLACED, GONE_ON_WITH = "", "is done", "is replaced", "is gone on with"
 #: The newest metadata that Humble's rosbag2 reads, too.
 _VERSION: Literal[8] = 8
 #: What stands for a hash where a type has no definition.
@@ -60,12 +62,10 @@ class Output:
     ) -> None:
         self.final = final
         self._format, self._compress, self._force = format, compress, force
+        look_at(final, format, force, resume)
         self._single_file = final.suffix == ".mcap"
-        if self._single_file and format != "mcap":
-            raise ReplayError(f"{final} ends in .mcap, but --format is {format}; give a folder's name")
         self.name = final.stem if self._single_file else final.name
-        self.folder = final.with_name(final.name + PARTIAL)
-        refuse_existing(final, force)
+        self.folder = _partial(final)
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self._begin(wanted, resume)
@@ -73,14 +73,10 @@ class Output:
             raise write_error(self.folder, error) from None
 
     def _begin(self, wanted: dict[str, Any], resume: bool) -> None:
-        if self.folder.exists() and not (resume or self._force):
-            raise ReplayError(
-                f"{self.folder} is there, of a replay that did not end; --resume goes on with it, --force starts over"
-            )
-        if self.folder.exists() and not resume:
-            shutil.rmtree(self.folder)
         self.folder.mkdir(exist_ok=True)
         self._lock = self._own(self.folder / "lock")
+        if not resume:  # only now: it may be another replay's that runs
+            self._start_over()
         told = self.folder / "replay.json"
         if told.exists():
             try:
@@ -111,11 +107,18 @@ class Output:
             self.writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         self.writer.open()
 
+    def _start_over(self) -> None:
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
+
     def _own(self, path: Path) -> TextIO:
         lock = path.open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.close()
             raise ReplayError(f"{self.folder} is being written by another replay") from None
         return lock
@@ -152,13 +155,14 @@ class Output:
             if self._format == "sqlite3":
                 bag = self._as_sqlite3(bag)
             source = bag / f"{self.name}.mcap" if self._single_file else bag
-            replaced = self.folder / "replaced"
+            for path in (*bag.iterdir(), bag):  # before its name tells that it is whole
+                _sync(path)
             if self.final.exists():
                 if not self._force:  # it came meanwhile
-                    refuse_existing(self.final, False)
-                self.final.replace(replaced)
+                    raise _exists(self.final)
+                self.final.replace(self.folder / "replaced")
             source.replace(self.final)
-            _sync_folder(self.final.parent)
+            _sync(self.final.parent)
             self._lock.close()
             shutil.rmtree(self.folder)
         except (OSError, sqlite3.Error) as error:
@@ -192,14 +196,47 @@ class Output:
         self._lock.close()
 
 
-def refuse_existing(final: Path, force: bool) -> None:
-    """Holds an output to be new.
+def look_at(final: Path, format: str, force: bool, resume: bool) -> str:
+    """What becomes of what lies at an output already: `NOTHING_THERE`, `DONE`, `REPLACED` or `GONE_ON_WITH`.
 
     Raises:
-        ReplayError: if it exists and may not be replaced.
+        ReplayError: if it may not be replaced, or the output cannot have that name.
     """
-    if final.exists() and not force:
-        raise ReplayError(f"{final} exists; --force replaces it")
+    if final.name in ("", ".."):
+        raise ReplayError(f"{final} is no name for a bag; give the new bag's own")
+    if final.suffix == ".mcap" and format != "mcap":
+        raise ReplayError(f"{final} ends in .mcap, but --format is {format}; give a folder's name")
+    partial = _partial(final)
+    if final.exists():
+        if not _is_result(final):
+            raise ReplayError(f"{final} exists, and is not a bag: it is not replaced; choose another output")
+        if resume and not partial.exists():
+            return DONE
+        if not force:
+            raise _exists(final)
+    if partial.exists():
+        if resume:
+            return GONE_ON_WITH
+        if not force:
+            raise ReplayError(
+                f"{partial} is there, of a replay that did not end; --resume goes on with it, --force starts over"
+            )
+    return REPLACED if final.exists() or partial.exists() else NOTHING_THERE
+
+
+def _partial(final: Path) -> Path:
+    return final.with_name(final.name + PARTIAL)
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a path is what a replay writes, or empty: whatever else it is, it is not ours to be removed."""
+    if path.is_dir():
+        return (path / "metadata.yaml").is_file() or not any(path.iterdir())
+    return path.suffix == ".mcap"
+
+
+def _exists(path: Path) -> ReplayError:
+    return ReplayError(f"{path} exists; --force replaces it")
 
 
 def write_error(path: Path, error: Exception) -> ReplayError:
@@ -226,8 +263,9 @@ def _hash(topic: Topic, definition: str) -> str:
         return _NO_HASH
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Brings a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

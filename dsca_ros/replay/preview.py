@@ -54,6 +54,7 @@ class Preview:
             # Video codecs want even sides.
             self._size = (2 * round(width * shrink / 2), 2 * round(height * shrink / 2))
             whole = 2 * self._size[0], self._size[1]
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._video = cv2.VideoWriter(str(self._partial), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_SECOND, whole)
             if not self._video.isOpened():
                 raise ReplayError(f"{self._path} cannot be written: OpenCV cannot make an mp4 there")
@@ -67,12 +68,16 @@ class Preview:
             cv2.putText(picture, text, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, thickness, cv2.LINE_AA)
         self._video.write(picture)
 
-    def close(self) -> None:
-        """Ends the video and gives it its name."""
-        if self._video is not None:
-            self._video.release()
-            self._video = None
+    def close(self, whole: bool) -> None:
+        """Ends the video, and gives it its name where it is ``whole``."""
+        if self._video is None:
+            return
+        self._video.release()
+        self._video = None
+        if whole:
             self._partial.replace(self._path)
+        else:
+            self._partial.unlink(missing_ok=True)
 
 
 def coloured(depth: np.ndarray, nearest: float, farthest: float) -> np.ndarray:

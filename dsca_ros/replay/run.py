@@ -20,7 +20,7 @@ from dsca_ros.replay import wire
 from dsca_ros.replay.bags import Bag, Message, Topic
 from dsca_ros.replay.cameras import CameraState, Work
 from dsca_ros.replay.errors import ReplayError
-from dsca_ros.replay.output import Output, refuse_existing, write_error
+from dsca_ros.replay.output import DONE, Output, look_at, write_error
 from dsca_ros.replay.preview import Preview
 from dsca_ros.replay.ros1 import qos
 from dsca_ros.replay.settings import ReplaySettings, Report
@@ -110,6 +110,16 @@ class Replay:
             work.frame = None
         return work
 
+    def count_frames(self) -> list[int]:
+        """Depth frames of each camera in the part asked for: of all by the index, of less by reading it."""
+        images = [camera.image for camera in self.plan.cameras]
+        if not self.settings.start and self._to is None:
+            return [topic.total for topic in images]
+        counts = {topic.number: 0 for topic in images}
+        for message in self.bag.messages(list(counts), self._from, self._to):
+            counts[message.topic] += 1
+        return list(counts.values())
+
     # --- all of it ------------------------------------------------------------------------------
 
     def add_topics(self, output: Output) -> dict[int | str, Connection]:
@@ -155,6 +165,7 @@ class Replay:
                     report.messages_out += 1
                 report.busy["write"] += time.monotonic() - began
 
+        whole = False
         began = told = time.monotonic()
         try:
             line.start("read", reading)
@@ -170,10 +181,11 @@ class Replay:
                 report.seconds = now - began
                 if now - told > 0.2:
                     told = now
-                    length = max(1, (self._to or self.bag.end) - self._from)
+                    length = max(1, min(self._to or self.bag.end, self.bag.end) - self._from)
                     progress(min(1.0, max(0.0, (self._now - self._from) / length)), report.frames_out, report.rate)
             computed.end()
             line.join()
+            whole = True
         except Stopped:
             line.join()
         except BaseException:
@@ -183,7 +195,7 @@ class Replay:
         finally:
             report.seconds = time.monotonic() - began
             if preview is not None:
-                preview.close()
+                preview.close(whole)
         loss = self.bag.loss
         report.lost_messages, report.lost_bytes, report.problem = loss.messages, loss.bytes, loss.problem
 
@@ -247,14 +259,12 @@ def replay_bag(
         ReplayError: if it cannot be done.
         EngineError: if the network cannot start, or fails.
     """
-    check_apart(source, final)
     if resume and settings.preview:
         raise ReplayError("--preview shows a whole run and cannot be gone on with; give it without --resume")
     report = Report(str(source), str(final))
-    if resume and final.exists() and not final.with_name(final.name + ".partial").exists():
-        report.done_before = True
+    report.done_before = check_output(source, final, settings, force, resume) == DONE
+    if report.done_before:
         return report
-    refuse_existing(final, force)
     with Bag(source) as bag:
         replay = Replay(bag, settings, report)
         try:
@@ -279,11 +289,26 @@ def replay_bag(
     return report
 
 
+def check_output(source: Path, final: Path, settings: ReplaySettings, force: bool, resume: bool) -> str:
+    """Holds outputs to be where they may be written; returns what becomes of what is there, as `look_at`.
+
+    Raises:
+        ReplayError: if they may not.
+    """
+    check_apart(source, final)
+    if settings.preview is not None:
+        check_apart(source, settings.preview)
+        if settings.preview.exists() and not force:
+            raise ReplayError(f"{settings.preview} exists; --force replaces it")
+    return look_at(final, settings.format, force, resume)
+
+
 def plan_bag(source: Path, final: Path, settings: ReplaySettings) -> tuple[Report, int]:
-    """What `replay_bag` would do, and how many depth frames the bag has by its index."""
+    """What `replay_bag` would do, and how many depth frames it would compute, as far as the bag's index tells."""
     report = Report(str(source), str(final))
     with Bag(source) as bag:
         replay = Replay(bag, settings, report)
+        frames = sum(-(-frames // settings.every) for frames in replay.count_frames())
         loss = bag.loss
         report.lost_messages, report.lost_bytes, report.problem = loss.messages, loss.bytes, loss.problem
-        return report, sum(camera.image.total for camera in replay.plan.cameras)
+        return report, frames

@@ -51,7 +51,7 @@ class ReplaySettings:
     def result_decided_by(self) -> dict[str, Any]:
         """The settings that a result depends on."""
         plain = asdict(self)
-        for name in ("threads", "preview", "format"):
+        for name in ("threads", "preview"):
             del plain[name]
         return plain
 

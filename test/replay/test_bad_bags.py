@@ -12,7 +12,7 @@ import bag_files as bags
 import numpy as np
 import pytest
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import CompressionMode, StoragePlugin
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
 from dsca_ros.depth.units import like
 from dsca_ros.replay import mcap_scan
@@ -217,8 +217,6 @@ def test_what_is_no_bag_is_told(tmp_path, settings, make, text):
 
 def test_a_bag_without_depth_lists_what_there_is(tmp_path, settings):
     types = bags.store()
-    from rosbags.rosbag2 import Writer
-
     with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         battery = writer.add_connection("/battery", bags.CUSTOM, typestore=types)
         writer.write(battery, 1, types.serialize_cdr(types.types[bags.CUSTOM](1.0, "x"), bags.CUSTOM))
@@ -237,8 +235,6 @@ def test_a_topic_that_is_no_depth_is_told(tmp_path, settings, topic, text):
 
 def test_a_named_colour_image_is_no_depth(tmp_path, settings):
     types = bags.store()
-    from rosbags.rosbag2 import Writer
-
     picture = bags.image(like(bags.depth(0), np.uint16), bags.START)
     picture.encoding = "bgr8"
     with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -250,8 +246,6 @@ def test_a_named_colour_image_is_no_depth(tmp_path, settings):
 
 def test_a_damaged_frame_is_skipped_and_counted(tmp_path, settings):
     types = bags.store()
-    from rosbags.rosbag2 import Writer
-
     with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
         topic = writer.add_connection("/depth/image_raw", bags.IMAGE, typestore=types)
         for index in range(3):
@@ -265,14 +259,48 @@ def test_a_damaged_frame_is_skipped_and_counted(tmp_path, settings):
 
 def test_an_output_that_exists_is_refused_and_replaced_on_demand(tmp_path, settings):
     source = bags.make_bag(tmp_path / "in")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").write_text("precious")
+    old = bags.make_bag(tmp_path / "out", frames=1) / "metadata.yaml"
+    before = old.read_text()
     with pytest.raises(ReplayError, match="out exists; --force"):
         replay_bag(source, tmp_path / "out", settings)
-    assert (tmp_path / "out" / "mine").read_text() == "precious"
+    assert old.read_text() == before
     replay_bag(source, tmp_path / "out", settings, force=True)
     assert times(tmp_path / "out") == all_times(bags.FRAMES)
     assert {p.name for p in tmp_path.iterdir()} == {"in", "out"}
+
+
+@pytest.mark.parametrize("force, resume", [(False, False), (True, False), (False, True)])
+def test_what_is_no_bag_is_never_replaced(tmp_path, settings, force, resume):
+    """A folder of bags, say, that was meant to hold this one's result, too."""
+    source, results = bags.make_bag(tmp_path / "in"), tmp_path / "results"
+    bags.make_bag(results / "another", frames=1)
+    (tmp_path / "notes").write_text("precious")
+    for target in (results, tmp_path / "notes"):
+        with pytest.raises(ReplayError, match="is not a bag: it is not replaced"):
+            replay_bag(source, target, settings, force, resume)
+    assert (results / "another" / "metadata.yaml").is_file() and (tmp_path / "notes").read_text() == "precious"
+
+
+def test_an_output_without_a_name_is_refused(tmp_path, settings, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ReplayError, match="no name for a bag"):
+        replay_bag(bags.make_bag(tmp_path / "in"), Path(), settings, force=True)
+
+
+@pytest.mark.parametrize("compress", ["none", "zstd"])
+def test_a_result_without_a_message_is_a_bag(tmp_path, settings, compress):
+    """Times of nothing are zero, as the format has it."""
+    types = bags.store()
+    message = bags.image(like(bags.depth(0), np.uint16), bags.START)
+    message.height += 1
+    with Writer(tmp_path / "in", version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        topic = writer.add_connection("/depth/image_raw", bags.IMAGE, typestore=types)
+        writer.write(topic, bags.START, types.serialize_cdr(message, bags.IMAGE))
+    replay_bag(tmp_path / "in", tmp_path / "out", replace(settings, only_new=True, compress=compress))
+    (chunk,) = mcap_scan.scan(tmp_path / "out" / "out.mcap").chunks
+    assert (chunk.start_time, chunk.end_time) == (0, 0)
+    assert set(bags.connections(tmp_path / "out")) == {"/depth_sr/image_raw"}
 
 
 @pytest.mark.parametrize("target", ["in", "in/out", "."])

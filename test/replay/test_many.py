@@ -120,9 +120,25 @@ def test_a_dry_run_tells_and_writes_nothing(tmp_path, dsca):
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
 
 
+def test_a_dry_run_tells_what_becomes_of_what_is_there(tmp_path, dsca):
+    source, out = bags.make_bag(tmp_path / "in"), bags.make_bag(tmp_path / "out", frames=1)
+    before = bytes_of(out)
+    refused = dsca(source, out, "--dry-run")
+    assert refused.exit_code == 1 and "out exists; --force" in refused.stderr
+    assert "what is there is replaced" in dsca(source, out, "--dry-run", "--force").stdout
+    done = dsca(source, out, "--dry-run", "--resume")
+    assert done.exit_code == 0 and done.stdout.strip().endswith("out: done before")
+    (tmp_path / "new.partial").mkdir()
+    assert "what is there is gone on with" in dsca(source, tmp_path / "new", "--dry-run", "--resume").stdout
+    assert "--resume goes on" in dsca(source, tmp_path / "new", "--dry-run").stderr
+    assert bytes_of(out) == before
+
+
 def test_a_damaged_bag_is_done_and_exits_with_1(tmp_path, dsca):
     source = bags.make_bag(tmp_path / "in", frames=30, width=320, height=240) / "in.mcap"
     os.truncate(source, source.stat().st_size // 2)
+    plan = dsca(source, tmp_path / "out", "--dry-run")
+    assert plan.exit_code == 1 and "lost" in plan.stdout
     done = dsca(source, tmp_path / "out")
     assert done.exit_code == 1
     assert "could not be read whole" in done.stderr and "lost" in done.stderr
@@ -132,7 +148,8 @@ def test_a_damaged_bag_is_done_and_exits_with_1(tmp_path, dsca):
 @pytest.mark.parametrize(
     "option, text",
     [(("--format", "avi"), "--format"), (("--compress", "gzip"), "--compress"), (("--preview", "x.avi"), "--preview"),
-     (("--every", "0"), "--every"), (("--min-depth", "20"), "--min-depth")],
+     (("--every", "0"), "--every"), (("--start", "inf"), "--start"), (("--duration", "inf"), "--duration"),
+     (("--min-depth", "20"), "--min-depth")],
 )  # fmt: skip
 def test_a_wrong_option_exits_with_2(tmp_path, dsca, option, text):
     source = bags.make_bag(tmp_path / "in", frames=1)

@@ -205,6 +205,30 @@ def test_the_preview_is_a_video_of_both(tmp_path, settings):
     assert np.abs(left.astype(float) - right).mean() < 60 < left.std() + 60  # the same scene, and not black
 
 
+def test_a_preview_is_replaced_on_demand_and_none_of_a_half_is_left(tmp_path, settings, monkeypatch):
+    source, video = bags.make_bag(tmp_path / "in"), tmp_path / "videos" / "preview.mp4"
+    settings = replace(settings, preview=video)
+    replay_bag(source, tmp_path / "out", settings)
+    before = video.read_bytes()
+    for preview, text in ((video, "preview.mp4 exists; --force"), (source / "preview.mp4", "lie in one another")):
+        with pytest.raises(ReplayError, match=text):
+            replay_bag(source, tmp_path / "second", replace(settings, preview=preview))
+    infer, seen = Upsampler.__call__, []
+
+    def fail(self, depth):
+        seen.append(depth)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return infer(self, depth)
+
+    monkeypatch.setattr(Upsampler, "__call__", fail)
+    with pytest.raises(KeyboardInterrupt):
+        replay_bag(source, tmp_path / "second", settings, force=True)
+    assert video.read_bytes() == before
+    assert [p.name for p in video.parent.iterdir()] == ["preview.mp4"]
+    assert {p.name for p in source.iterdir()} == {"in.mcap", "metadata.yaml"}
+
+
 def test_results_recorded_before_are_replaced(tmp_path, settings):
     source = bags.make_bag(tmp_path / "in")
     replay_bag(source, tmp_path / "once", settings)
@@ -218,6 +242,14 @@ def test_the_plan_tells_and_writes_nothing(tmp_path, settings):
     report, frames = plan_bag(source, tmp_path / "out", settings)
     assert (report.topics, frames) == ({bags.IMAGE_TOPIC: bags.RESULT_TOPIC}, bags.FRAMES)
     assert {path.name for path in tmp_path.iterdir()} == {"in"}
+
+
+@pytest.mark.parametrize("part", [{"every": 4}, {"start": 0.15}, {"start": 0.1, "duration": 0.3, "every": 2}])
+def test_the_plan_tells_of_the_frames_that_are_done(tmp_path, settings, part):
+    settings = replace(settings, **part)
+    source = bags.make_bag(tmp_path / "in")
+    _, frames = plan_bag(source, tmp_path / "out", settings)
+    assert frames == replay_bag(source, tmp_path / "out", settings).frames_out < bags.FRAMES
 
 
 def test_the_input_is_only_read(tmp_path, settings):

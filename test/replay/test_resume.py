@@ -81,6 +81,30 @@ def test_a_killed_replay_goes_on_to_the_same_bytes(tmp_path, settings, number, c
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_it_goes_on_in_the_same_format_only(tmp_path, settings):
+    """A database is compressed when it is made of a file that is not: a half of each would be no same bytes."""
+    source = bags.make_bag(tmp_path / "in")
+    settings = replace(settings, compress="zstd")
+    interrupt(tmp_path, source, replace(settings, format="sqlite3"))
+    with pytest.raises(ReplayError, match="another format"):
+        replay_bag(source, tmp_path / "out", settings, resume=True)
+
+
+def test_all_of_a_bag_is_on_the_disk_before_it_has_its_name(tmp_path, settings, monkeypatch):
+    """Else a power cut could leave an empty metadata.yaml under it."""
+    synced: set[str] = set()
+    sync = os.fsync
+
+    def seen(handle):
+        if not (tmp_path / "out").exists():
+            synced.add(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    replay_bag(bags.make_bag(tmp_path / "in", frames=1), tmp_path / "out", settings)
+    assert synced >= {"metadata.yaml", "out.mcap", "out"}
+
+
 @pytest.mark.parametrize("format, points", [("mcap", True), ("sqlite3", False)])
 def test_cut_at_any_byte_it_goes_on_to_the_same_messages(tmp_path, settings, rng, format, points):
     source = bags.make_bag(tmp_path / "in", frames=FRAMES, **SIZE)
@@ -166,8 +190,10 @@ def test_two_replays_do_not_write_the_same_bag(tmp_path, settings):
 
     with (tmp_path / "out.partial" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ReplayError, match="another replay"):
-            replay_bag(source, tmp_path / "out", settings, resume=True)
+        for how in ({"resume": True}, {"force": True}):
+            with pytest.raises(ReplayError, match="another replay"):
+                replay_bag(source, tmp_path / "out", settings, **how)
+    assert (tmp_path / "out.partial" / "replay.json").is_file()
 
 
 def test_what_is_done_is_not_done_again(tmp_path, settings, count_frames):
