@@ -103,6 +103,7 @@ class Bag:
         self.topics: list[Topic] = []
         self._of_connection: dict[tuple[int, int], int] = {}
         self._packed = self._looking_ahead = False
+        self._left_out, self._why_left_out = 0, ""
         check_is_bag(path)
         try:
             self._open(path)
@@ -118,13 +119,18 @@ class Bag:
         self._add_connections(reader.connections)
         self.start, self.end = (reader.start_time, reader.end_time) if reader.message_count else (0, 0)
         self._packed = isinstance(reader, Reader2) and reader.leave_packed()
-        self.loss.problem = _left_in_log(path)
+        self.loss = Loss(self._left_out, 0, _left_in_log(path) or self._why_left_out)
 
     def _add_connections(self, connections: Sequence[Connection]) -> None:
         known: dict[tuple[str, str], int] = {}
         for connection in connections:
             if isinstance(connection.ext, ConnectionExtRosbag1):
-                topic, convert = ros1.as_ros2(connection, len(self.topics))
+                try:
+                    topic, convert = ros1.as_ros2(connection, len(self.topics))
+                except ReplayError as error:
+                    self._left_out += connection.msgcount
+                    self._why_left_out = str(error)
+                    continue
                 self._convert[connection.id] = convert
             else:
                 assert isinstance(connection.ext, ConnectionExtRosbag2)
@@ -200,12 +206,13 @@ class Bag:
         expected = sum(topic.total for topic in self.topics)
         found = ScannedRos1(self.path)
         self._scanned, self._of_connection, self._convert, self.topics = [found], {}, {}, []
+        self._left_out = 0
         self._add_connections(list(found.connections.values()))
         total = sum(topic.total for topic in self.topics)
         if not total:
             raise ReplayError(f"{self.path} holds no message that can be read: {problem}")
         self.start, self.end = found.times[0], found.times[1] + 1
-        self.loss = Loss(max(found.lost, expected - total), found.lost_bytes, problem)
+        self.loss = Loss(max(found.lost, expected - total) + self._left_out, found.lost_bytes, problem)
 
     def messages(
         self, topics: Sequence[int] | None = None, start: int | None = None, stop: int | None = None
@@ -228,8 +235,8 @@ class Bag:
                 for message in self._indexed(wanted, start, stop):
                     yield message
                     given += 1
-                if whole and expected - given > self.loss.messages:
-                    self.loss.messages = expected - given
+                if whole and expected - given > self.loss.messages - self._left_out:
+                    self.loss.messages = expected - given + self._left_out
                     self.loss.problem = self.loss.problem or "its index tells of more messages than there are"
                 return
             except FAILURES as error:
@@ -238,7 +245,7 @@ class Bag:
             try:
                 self._salvage(problem)
             except ReplayError:
-                self.loss = Loss(expected - given if whole else 0, 0, problem)
+                self.loss = Loss(self._left_out + (expected - given if whole else 0), 0, problem)
                 return
             # The rest is given under the indexes that were told before.
             back = {(topic.name, topic.msgtype): topic.number for topic in topics_before}
@@ -255,7 +262,7 @@ class Bag:
     def _indexed(self, wanted: set[int], start: int | None, stop: int | None) -> Iterator[Message]:
         assert self._reader is not None
         of = self._of_connection
-        connections = [c for c in self._reader.connections if of[id(c.owner), c.id] in wanted]
+        connections = [c for c in self._reader.connections if of.get((id(c.owner), c.id)) in wanted]
         for connection, time, data in self._reader.messages(connections, start, stop):
             index = of.get((id(connection.owner), connection.id))
             message = None if index is None else self._message(index, connection.id, time, data)

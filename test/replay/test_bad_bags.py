@@ -182,6 +182,21 @@ def test_a_ros1_bag_with_nothing_to_be_read_is_refused(tmp_path, settings):
     assert {p.name for p in tmp_path.iterdir()} == {"in.bag"}
 
 
+def test_a_type_that_cannot_be_understood_costs_its_topic_only(tmp_path, settings, fast):
+    """Of ROS 1, whose messages cannot be told in ROS 2 without their type."""
+    types = bags.store(ros1=True)
+    with Writer1(tmp_path / "in.bag") as writer:
+        strange = writer.add_connection("/strange", "my_msgs/msg/Strange", msgdef="Missing x\n", md5sum=32 * "0")
+        depth = writer.add_connection(bags.IMAGE_TOPIC, bags.IMAGE, typestore=types)
+        for index in range(3):
+            message = bags.image(like(bags.depth(index), np.uint16), bags.START, ros1=True)
+            writer.write(strange, bags.START + index, bytes(8))
+            writer.write(depth, bags.START + index, types.serialize_ros1(message, bags.IMAGE))
+    report = replay_bag(tmp_path / "in.bag", tmp_path / "out", settings)
+    assert (report.frames_out, report.lost_messages, report.failed) == (3, 3, True)
+    assert "my_msgs/msg/Strange of /strange has a definition that cannot be read" in report.problem
+
+
 def no_bag(tmp_path: Path) -> Path:
     path = tmp_path / "in.txt"
     path.write_text("hello")
