@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import rclpy
 from rclpy.context import Context
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -201,7 +202,12 @@ class Player:
             elif kind is None:
                 self._report.left_out[topic.name] = f"{topic.msgtype} is not installed here"
             else:
-                found[topic.number] = node.create_publisher(kind, topic.name, offered_qos(topic))
+                try:
+                    found[topic.number] = node.create_publisher(kind, topic.name, offered_qos(topic))
+                except (NameValidationException, RuntimeError) as error:
+                    # A name that ROS 2 does not have, or of two types under one name the second.
+                    self._report.left_out[topic.name] = str(error).partition("\n")[0].rstrip(":")
+                    continue
                 self._report.topics.append(topic.name)
         missing = [name for name in self._settings.wait_for if name not in self._report.topics]
         if missing:
@@ -210,7 +216,9 @@ class Player:
 
     def run(self) -> None:
         """Plays lap after lap."""
-        awaited = [p for p in self._publishers.values() if p.topic_name in self._settings.wait_for]
+        # By the bag's names, which a publisher completes with a slash.
+        numbers = [topic.number for topic in self._recording.topics if topic.name in self._settings.wait_for]
+        awaited = [self._publishers[number] for number in numbers if number in self._publishers]
         while not all(publisher.get_subscription_count() for publisher in awaited):
             time.sleep(_POLL)
         began = start = time.monotonic()

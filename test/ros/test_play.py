@@ -215,6 +215,47 @@ def test_a_damaged_bag_is_played_as_far_as_it_goes_and_exits_with_1(tmp_path, ds
     assert 5 <= json.loads((tmp_path / "report.json").read_text())["messages"] < 60
 
 
+def of_images(path: Path, *topics: tuple[str, str]) -> Path:
+    """A bag with a message on each topic, given as name and type."""
+    types = bags.store()
+    messages = {bags.IMAGE: bags.image(np.ones((4, 6), np.uint16), bags.START), bags.INFO: bags.info(6, 4, bags.START)}
+    with Writer(path, version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+        for name, kind in topics:
+            connection = writer.add_connection(name, kind, typestore=types)
+            writer.write(connection, bags.START, types.serialize_cdr(messages[kind], kind))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, kind, why",
+    [("/camera/1/depth", bags.IMAGE, "must not start with a number"), ("/cam-1/depth", bags.IMAGE, "characters other"),
+     ("/depth", bags.INFO, "incompatible type")],
+)  # fmt: skip
+def test_a_topic_that_ros_2_cannot_have_is_left_out_and_told(tmp_path, dsca, name, kind, why):
+    """As ROS 1 and other recorders may name them."""
+    source = of_images(tmp_path / "in", ("/depth", bags.IMAGE), (name, kind))
+    done = dsca(source)
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("1 messages of 1 topics")
+    assert f"{name} was not published: " in done.stdout and why in done.stdout
+
+
+def test_a_topic_whose_name_has_no_slash_is_waited_for(tmp_path, monkeypatch):
+    source, stage = of_images(tmp_path / "in", ("depth", bags.IMAGE)), Stage(monkeypatch)
+    create = stage.create_publisher
+
+    def publisher(kind, topic, qos):
+        made = create(kind, topic, qos)
+        made.topic_name = f"/{topic}"
+        made.get_subscription_count = lambda: int(stage.now > 103.0)
+        return made
+
+    monkeypatch.setattr(stage, "create_publisher", publisher)
+    run(stage, source, wait_for=("depth",))
+    ((when, _),) = stage.of("depth")
+    assert when >= 3.0
+
+
 def test_no_bag_and_no_topic_are_one_line(tmp_path, dsca):
     for arguments, text in (([tmp_path / "none"], "does not exist"),
                             ([bags.make_bag(tmp_path / "in"), "--topic", "/none"], "no topic /none")):  # fmt: skip
