@@ -119,7 +119,7 @@ class Bag:
         self._add_connections(reader.connections)
         self.start, self.end = (reader.start_time, reader.end_time) if reader.message_count else (0, 0)
         self._packed = isinstance(reader, Reader2) and reader.leave_packed()
-        self.loss = Loss(self._left_out, 0, _left_in_log(path) or self._why_left_out)
+        self.loss = Loss(self._left_out, 0, _left_in_log(path) or self._why_left_out or self._part_problem())
 
     def _add_connections(self, connections: Sequence[Connection]) -> None:
         known: dict[tuple[str, str], int] = {}
@@ -235,6 +235,7 @@ class Bag:
                 for message in self._indexed(wanted, start, stop):
                     yield message
                     given += 1
+                self.loss.problem = self.loss.problem or self._part_problem()
                 if whole and expected - given > self.loss.messages - self._left_out:
                     self.loss.messages = expected - given + self._left_out
                     self.loss.problem = self.loss.problem or "its index tells of more messages than there are"
@@ -258,6 +259,9 @@ class Bag:
                 given -= 1
             else:
                 yield message
+
+    def _part_problem(self) -> str:
+        return one_line(self._reader.problem) if isinstance(self._reader, Reader2) else ""
 
     def _indexed(self, wanted: set[int], start: int | None, stop: int | None) -> Iterator[Message]:
         assert self._reader is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 _LONGEST = 300
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: Exception | str) -> str:
     """What some library says, short enough to be part of a line."""
     text = " ".join(str(error).split()).rstrip(".")
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rosbags.rosbag2 import CompressionMode, Reader
+import apsw
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import CompressionMode, Reader, ReaderError
 from rosbags.rosbag2.reader import DirectoryReader
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader, Sqlite3Writer
+
+#: What reading a damaged database raises.
+DAMAGED = (ReaderError, apsw.Error, OSError, ValueError, TypeError, LookupError)
 
 
 def _address(path: Any) -> Path:
@@ -30,17 +36,60 @@ class SqliteReader(Sqlite3Reader):
             self.path = path
 
 
+class SqlitePart(SqliteReader):
+    """One of the databases of a bag; where it is damaged the others go on.
+
+    Attributes:
+        problem: what is wrong with it, as far as it was read.
+    """
+
+    problem = ""
+
+    def open(self) -> None:
+        """Opens it to be read; one that cannot be is empty."""
+        try:
+            super().open()
+        except PermissionError:
+            raise
+        except DAMAGED as error:
+            self.problem = str(error)
+            self.dbconn, self.connections = None, []
+
+    def close(self) -> None:
+        """Closes it."""
+        if self.dbconn is not None:
+            super().close()
+
+    def messages(
+        self, connections: Collection[Connection], start: int | None = None, stop: int | None = None
+    ) -> Generator[tuple[Connection, int, bytes], None, None]:
+        """Its messages, up to where it is damaged."""
+        try:
+            yield from super().messages(connections, start, stop)
+        except DAMAGED as error:
+            self.problem = str(error)
+
+
 class FolderReader(DirectoryReader):
     """A folder with a metadata.yaml."""
 
     STORAGE_PLUGINS: Any = {  # noqa: RUF012
         **DirectoryReader.STORAGE_PLUGINS,
-        "sqlite3": SqliteReader,
+        "sqlite3": SqlitePart,
     }
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with a part of it, as far as it was read."""
+        return next((part.problem for part in self.storages if isinstance(part, SqlitePart) and part.problem), "")
 
     def open(self) -> None:
         """Opens it; what the metadata says of a topic's QoS holds, as for rosbag2, whatever its file says."""
         super().open()
+        if self.problem and not any(storage.connections for storage in self.storages):
+            problem = self.problem
+            self.close()
+            raise ReaderError(problem)
         for storage in self.storages:
             for place, connection in enumerate(storage.connections):
                 topic = connection.topic, connection.msgtype
@@ -57,6 +106,11 @@ class BagReader(Reader):
         "dir": FolderReader,
         ".db3": SqliteReader,
     }
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with a part of it, as far as it was read."""
+        return self.storage.problem if isinstance(self.storage, FolderReader) else ""
 
     def leave_packed(self) -> bool:
         """Once open: messages that are compressed each are given so; whether they are.

@@ -71,6 +71,33 @@ def test_what_is_still_in_the_log_of_a_database_is_told(tmp_path, settings, as_f
     assert {p.name: p.read_bytes() for p in killed.parent.iterdir()} == before
 
 
+@pytest.mark.parametrize("damaged", ["whole", "page"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_part_that_is_damaged_leaves_the_others(tmp_path, settings, number, damaged):
+    """Of a bag that was split while it was recorded."""
+    whole = database(tmp_path / "in", width=160, height=120)
+    second = whole.with_name("in_1.db3")
+    shutil.copy(whole, second)
+    shift, total = bags.FRAMES * bags.PERIOD, 1 + 3 * bags.FRAMES
+    with sqlite3.connect(second) as connection:
+        connection.execute("UPDATE messages SET timestamp = timestamp + ?", (shift,))
+    connection.close()
+    told = whole.with_name("metadata.yaml")
+    text = told.read_text().replace("  - in.db3\n", "  - in.db3\n  - in_1.db3\n")
+    for count in (1, bags.FRAMES, total):
+        text = text.replace(f"message_count: {count}\n", f"message_count: {2 * count} \n")
+    told.write_text(text)
+    with (whole, second)[number].open("r+b") as file:
+        file.seek(0 if damaged == "whole" else whole.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"SQLite format 3\0" + bytes(10 * 4096))
+    report = replay_bag(whole.parent, tmp_path / "out", settings)
+    times = [time for time, _ in bags.of_topic(tmp_path / "out", bags.RESULT_TOPIC)]
+    there = {bags.START + (1 - number) * shift + i * bags.PERIOD for i in range(bags.FRAMES)}
+    assert there <= set(times) and times == sorted(times)
+    kept = len(list(bags.read(tmp_path / "out"))) - 2 * report.frames_out
+    assert report.failed and report.problem and report.lost_messages == 2 * total - kept > 0
+
+
 def test_a_qos_that_was_edited_in_the_metadata_holds(tmp_path, settings):
     """As it does for rosbag2; the storage still has the one before."""
     told = database(tmp_path / "in", profile=bags.LATCHED).with_name("metadata.yaml")
