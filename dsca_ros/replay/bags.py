@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import struct
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +115,7 @@ class Bag:
             self._salvage(_why(error))
 
     def _open(self, path: Path) -> None:
-        reader = Reader1(path) if path.suffix == ".bag" else Reader2(path)
+        reader = Reader1(path) if path.suffix == ".bag" and path.is_file() else Reader2(path)
         reader.open()
         self._reader = reader
         self._add_connections(reader.connections)
@@ -369,6 +371,8 @@ def check_is_bag(path: Path) -> None:
     try:
         if not path.exists():
             raise ReplayError(f"{path} does not exist")
+        if path.name.endswith(".bag.active"):
+            raise ReplayError(f"{path} is a recording that was not ended; name it {path.stem} to have it read")
         if not is_bag(path):
             raise ReplayError(f"{path} is not a bag; a bag is {kinds}")
         if path.is_file():
@@ -394,6 +398,8 @@ def _qos_of(topic: str, recorded: Sequence[Qos]) -> list[Qos]:
 def _why(error: Exception) -> str:
     if isinstance(error, MemoryError | OverflowError):
         return "a length in it makes no sense"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no room to unpack it in {tempfile.gettempdir()}; remedy: TMPDIR names another place"
     return one_line(error) or type(error).__name__
 
 

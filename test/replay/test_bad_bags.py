@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -216,6 +217,10 @@ def something_else(tmp_path: Path) -> Path:
     return path
 
 
+def not_ended(tmp_path: Path) -> Path:
+    return bags.make_ros1_bag(tmp_path / "in.bag").rename(tmp_path / "in.bag.active")
+
+
 def missing(tmp_path: Path) -> Path:
     return tmp_path / "nothing"
 
@@ -223,12 +228,23 @@ def missing(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "make, text",
     [(no_bag, "is not a bag"), (empty, "is empty"), (something_else, "is not a bag, though"),
-     (missing, "does not exist")],
+     (missing, "does not exist"), (not_ended, "was not ended; name it in.bag")],
 )  # fmt: skip
 def test_what_is_no_bag_is_told(tmp_path, settings, make, text):
     with pytest.raises(ReplayError, match=text):
         replay_bag(make(tmp_path), tmp_path / "out", settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_no_room_to_unpack_a_bag_is_told(tmp_path, settings, monkeypatch):
+    source = bags.make_bag(tmp_path / "in", compression=CompressionMode.FILE)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    with pytest.raises(ReplayError, match=r"no room to unpack it in .*; remedy: TMPDIR"):
+        replay_bag(source, tmp_path / "out", settings)
 
 
 def test_a_bag_without_depth_lists_what_there_is(tmp_path, settings):
