@@ -70,6 +70,7 @@ def test_decoding_is_a_read_only_view(encoding: str, padding: int) -> None:
 REJECTED = [
     ({"encoding": "rgb8"}, "unknown_encoding", ["'rgb8'", "16UC1", "mono16", "32FC1"]),
     ({"encoding": ""}, "unknown_encoding", ["''", "16UC1"]),
+    ({"encoding": "x" * 10_000}, "unknown_encoding", ["'" + 80 * "x" + "'...", "16UC1"]),
     ({"encoding": "16uc1"}, "unknown_encoding", ["'16uc1'", "16UC1"]),
     ({"encoding": "16UC1; compressedDepth png"}, "unknown_encoding", ["compressedDepth"]),
     ({"width": 0}, "empty_image", ["0x3"]),
