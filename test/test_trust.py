@@ -177,11 +177,23 @@ def test_a_manifest_does_not_decide_on_a_folder(tmp_path: Path) -> None:
 # --- dependencies -------------------------------------------------------------------------------
 
 
-def test_what_the_node_needs_is_pinned_by_range() -> None:
+#: pycuda is compiled against the CUDA that is there, onnxscript follows torch, and ROS's distribution names its parts'.
+ANY_VERSION = re.compile(r"(pycuda|onnxscript)$|ros-(jazzy|kilted)-")
+
+
+def test_what_is_needed_at_run_time_is_pinned_by_range_with_the_reason() -> None:
     setup = (ROOT / "setup.py").read_text()
-    needed = setup.partition("install_requires=[")[2].partition("]")[0]
-    names = re.findall(r'^\s+"([^"]+)"', needed, re.M)
-    assert len(names) >= 7 and all(">=" in name for name in names), names
+    needed = setup.partition("install_requires=[")[2].partition("]")[0].strip().splitlines()
+    assert len(needed) >= 7
+    for line in needed:
+        assert re.fullmatch(r'\s*"[\w-]+>=[\d.]+",  # \w.+', line), line
+    extras = setup.partition("extras_require={")[2].partition('"test":')[0]
+    # A requirement, and not the extra's own name.
+    names = re.findall(r'"([\w-]+[^"]*)"(?!:)', extras)
+    assert len(names) >= 15
+    for name in names:
+        assert ">=" in name or ANY_VERSION.match(name), name
+        assert ANY_VERSION.match(name) or re.search(rf'#[^"]+\n[^#]*"{re.escape(name)}"', extras), f"{name}: why?"
 
 
 def test_how_to_report_is_said() -> None:
