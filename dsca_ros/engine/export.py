@@ -17,11 +17,11 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from dsca_ros.depth.plain_yaml import load_plain
 from dsca_ros.engine.zoo import DEPTH, LEVELS, MANIFEST, PRECISIONS
 from dsca_ros.network.camera_graph import CameraGraph
 from dsca_ros.network.dsca import DSCA
 from dsca_ros.network.level_graph import LevelGraph
+from dsca_ros.plain_yaml import load_plain
 from dsca_ros.training.recipe import MapData, Recipe, RecipeError
 from dsca_ros.training.train import load_checkpoint
 

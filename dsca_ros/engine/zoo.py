@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 
 from dsca_ros import share
-from dsca_ros.depth.plain_yaml import load_plain
 from dsca_ros.engine.base import EngineError, ModelFileError
+from dsca_ros.plain_yaml import load_plain
 
 MANIFEST = "manifest.yaml"
 PRECISIONS = ("fp32", "fp16")

@@ -19,7 +19,7 @@ import yaml
 
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.files import DepthFileError, read_depth
-from dsca_ros.depth.plain_yaml import load_plain
+from dsca_ros.plain_yaml import load_plain
 
 SUFFIXES = (".png", ".npy", ".npz")
 

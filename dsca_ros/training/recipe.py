@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from dsca_ros.depth.plain_yaml import load_plain
 from dsca_ros.depth.scenes import KINDS
 from dsca_ros.network.camera_graph import INPUT_CHANNELS
 from dsca_ros.network.dsca import RESIDUAL, WEIGHTS, DSCAConfig
 from dsca_ros.network.level_graph import LEVEL_CHANNELS
+from dsca_ros.plain_yaml import load_plain
 from dsca_ros.training.loss import DepthWeights
 from dsca_ros.training.views import SCENES
 

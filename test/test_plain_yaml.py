@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from dsca_ros.depth.plain_yaml import load_plain
+from dsca_ros.plain_yaml import load_plain
 
 
 def test_plain_values_are_what_yaml_says() -> None:
