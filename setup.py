@@ -76,27 +76,30 @@ setup(
             "ros-kilted-diagnostic-msgs",
         ],
         # pycuda is built where it is installed, with the CUDA toolkit. On a Jetson, TensorRT is JetPack's.
-        "tensorrt": ["tensorrt-rtx-cu13; platform_machine == 'x86_64'", "pycuda", "onnx"],
-        "openvino": ["openvino"],
+        # TensorRT-RTX 1.4 is the first for CUDA 13, onnx 1.12 the first with opset 17.
+        "tensorrt": ["tensorrt-rtx-cu13>=1.4; platform_machine == 'x86_64'", "pycuda", "onnx>=1.12"],
+        # It has share_inputs: an image is given to it without a copy.
+        "openvino": ["openvino>=2023.1"],
         # torch before 2.6 ran code from a checkpoint in spite of weights_only; 2.9 has the optimiser muon.
         "train": ["torch>=2.9", "safetensors>=0.4", "onnx>=1.12", "onnxscript"],
         # The first that holds chunks to their checksums.
         "replay": ["rosbags>=0.11.9"],
-        "dask": ["distributed"],
-        # colcon reads this one to learn that the tests are pytest's.
-        "test": ["pytest", "pytest-xdist"],
+        # It knows worker-saturation, by which no more bags than workers are under way.
+        "dask": ["distributed>=2022.9.1"],
+        # colcon reads this one to learn that the tests are pytest's. The first xdist with --dist worksteal.
+        "test": ["pytest", "pytest-xdist>=3.2"],
         "dev": [
             "pytest",
-            "pytest-xdist",
+            "pytest-xdist>=3.2",
             # Makes the hostile messages and files of the fuzz tests.
             "hypothesis",
             "ruff",
             "mypy",
             "types-PyYAML",
             "colcon-common-extensions",
-            "openvino; platform_machine == 'x86_64'",
+            "openvino>=2023.1; platform_machine == 'x86_64'",
             # Builds engines where there is no GPU.
-            "tensorrt-rtx-cu13; platform_machine == 'x86_64' and sys_platform == 'linux'",
+            "tensorrt-rtx-cu13>=1.4; platform_machine == 'x86_64' and sys_platform == 'linux'",
         ],
     },
 )

@@ -19,14 +19,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Each part, and the parts of the package it may import.
 LAYERS = {
     "share": set(),
+    "plain_yaml": set(),
     "depth": set(),
     "network": set(),
-    "training": {"depth", "network"},
-    "engine": {"share", "depth"},
+    "training": {"depth", "network", "plain_yaml"},
+    "engine": {"share", "depth", "plain_yaml"},
     "upsampler": {"share", "depth", "engine"},
     "ros": {"share", "depth", "engine", "upsampler"},
     "replay": {"share", "depth", "engine", "upsampler"},
-    "evaluation": {"share", "depth", "engine", "upsampler"},
+    "evaluation": {"share", "depth", "engine", "plain_yaml", "upsampler"},
     "cli": {"share", "depth", "training", "engine", "upsampler", "ros", "replay", "evaluation"},
 }
 #: Files that may reach further than their part.

@@ -764,6 +764,8 @@ def test_bench_measures_and_compares_with_an_earlier_run(dsca, use_tiny_models, 
     assert row["ms"] > 0
     status, out, _ = dsca("bench", *options, "--compare", str(earlier))
     assert status == 0 and "over those of before" in out
-    earlier.write_text("[]")
-    status, _, error = dsca("bench", *options, "--compare", str(earlier))
-    assert status == 1 and "bench.json is no --json of `dsca bench`" in error
+    machine = {"processor": "a chip"}
+    for content in ([], {"machine": machine, "engines": [{}]}, {"machine": machine, "growth": {"pixels": 1}}):
+        earlier.write_text(json.dumps(content))
+        status, _, error = dsca("bench", *options, "--compare", str(earlier))
+        assert status == 1 and "bench.json is no --json of `dsca bench`" in error

@@ -57,6 +57,10 @@ def bench(
     if chart is not None and (fidelity is None or "engines" not in parts):
         raise typer.BadParameter("--chart is drawn of engines, and needs --fidelity, a --json of `dsca evaluate`")
     old = _read(compare, "machine", "`dsca bench`")
+    try:
+        compared(old, old)  # what is none is told now, not after a quarter of an hour
+    except (AttributeError, LookupError, TypeError, ValueError):
+        fail(f"{compare} is no --json of `dsca bench`")
     truth = _read(fidelity, "sets", "`dsca evaluate --fidelity`")
     sizes = [parse_size(text) for text in size]
     models = [] if "all" in model else model

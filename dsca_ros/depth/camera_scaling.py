@@ -28,7 +28,7 @@ def check_plausible(values: Iterable[float], focal: Iterable[float]) -> None:
         BadMessage: if they are none of a camera.
     """
     # A comparison with NaN is false.
-    if not all(abs(v) <= LARGEST_VALUE for v in values) or any(0 < f < LEAST_FOCAL for f in focal):
+    if not all(abs(v) <= LARGEST_VALUE for v in values) or not all(f == 0 or f >= LEAST_FOCAL for f in focal):
         raise BadMessage("camera_info_values", "camera_info holds numbers that no camera has: NaN, infinite or absurd")
 
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from dsca_ros.depth import units
+from dsca_ros.depth.image_layout import shown
 
 #: Encodings taken, and the dtype of a pixel.
 ENCODINGS: dict[str, np.dtype] = {
@@ -128,11 +129,11 @@ def _parse_format(text: str) -> tuple[str, str]:
     if len(words) == 2 and words[0] == "compresseddepth" and words[1] in CODECS:
         return encoding, words[1]
     accepted = ", ".join(f"compressedDepth {codec}" for codec in CODECS)
-    raise CompressedDepthError(f"compressed depth's format ends in {suffix.strip()!r}; accepted: {accepted}")
+    raise CompressedDepthError(f"compressed depth's format ends in {shown(suffix.strip())}; accepted: {accepted}")
 
 
 def _unknown_encoding(encoding: str) -> CompressedDepthError:
-    return CompressedDepthError(f"depth encoding {encoding!r} is unknown; accepted: {', '.join(ENCODINGS)}")
+    return CompressedDepthError(f"depth encoding {shown(encoding)} is unknown; accepted: {', '.join(ENCODINGS)}")
 
 
 def _check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
@@ -182,12 +183,14 @@ def _decode_png(image: memoryview, max_pixels: int) -> np.ndarray:
     """[H, W] uint16. Looked over before it is decoded: OpenCV allocates what a PNG announces, and prints of damage."""
     if image[:8] != _PNG_SIGNATURE:
         raise CompressedDepthError("compressed depth is not a PNG, though its format says so")
-    _check_png_chunks(image)
+    image, packed = _check_png_chunks(image)
     width, height, bits, colour = struct.unpack_from(">IIBB", image, 16)
     if bits != 16 or colour != 0:
         kind = _PNG_COLOURS.get(colour, f"colour type {colour}")
         raise CompressedDepthError(f"compressed depth is a PNG of {bits} bit {kind}; 16 bit grey is needed")
     _check_size(width, height, max_pixels)
+    if packed > 2 * (2 * width + 1) * height + 1024:  # deflate adds a thousandth to what it cannot make smaller
+        raise CompressedDepthError(f"compressed depth is a PNG with {packed} bytes of data for {width}x{height} pixels")
     try:
         pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -197,9 +200,14 @@ def _decode_png(image: memoryview, max_pixels: int) -> np.ndarray:
     return pixels
 
 
-def _check_png_chunks(image: memoryview) -> None:
-    """Holds a PNG to its structure: a header of the right length first, every checksum right, an end."""
-    position, kind = len(_PNG_SIGNATURE), b""
+def _check_png_chunks(image: memoryview) -> tuple[memoryview, int]:
+    """Holds a PNG to its structure: a header of the right length first, every checksum right, an end.
+
+    Returns:
+        The PNG without what tells nothing of pixels, such as texts, which may be packed to a thousandth and take
+        seconds to unpack; and how many bytes of data it holds.
+    """
+    position, kind, kept, packed = len(_PNG_SIGNATURE), b"", [image[:8]], 0
     while kind != b"IEND":
         if position + 12 > len(image):
             raise CompressedDepthError(f"compressed depth is a PNG that is cut off after {len(image)} bytes")
@@ -212,7 +220,11 @@ def _check_png_chunks(image: memoryview) -> None:
             raise CompressedDepthError(f"compressed depth is a PNG that is cut off after {len(image)} bytes")
         if zlib.crc32(image[position + 4 : end]) != struct.unpack_from(">I", image, end)[0]:
             raise CompressedDepthError("compressed depth is a PNG that is damaged: a checksum is wrong")
+        if not kind[0] & 0x20:  # a capital letter: it has to be understood
+            kept.append(image[position : end + 4])
+            packed += length * (kind == b"IDAT")
         position = end + 4
+    return image if sum(map(len, kept)) == len(image) else memoryview(b"".join(kept)), packed
 
 
 # --- RVL ----------------------------------------------------------------------------------------
@@ -267,7 +279,8 @@ def _decode_rvl(image: memoryview, max_pixels: int) -> np.ndarray:
 def _find_runs(numbers: np.ndarray, size: int) -> tuple[np.ndarray, int, int]:
     """Where each run's two lengths are, where the last run ends, and how many of ``size`` pixels are then missing.
 
-    A run is found from the one before only, so this is a loop; frames have some thousand runs.
+    A run is found from the one before only, so this is a loop; frames have some thousand runs. An empty one is
+    the end: no encoder writes it, and a message of nothing else would take seconds.
     """
     heads = array("q")
     number = numbers.data  # gives single numbers faster than the array does
@@ -275,7 +288,10 @@ def _find_runs(numbers: np.ndarray, size: int) -> tuple[np.ndarray, int, int]:
     while size > 0 and position < last:
         heads.append(position)
         filled = number[position + 1]
-        size -= number[position] + filled
+        length = number[position] + filled
+        if length == 0:
+            break
+        size -= length
         position += 2 + filled
     return np.array(heads, np.int64), position, size
 

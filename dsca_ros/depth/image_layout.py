@@ -14,6 +14,8 @@ DEPTH_ENCODINGS: dict[str, np.dtype] = {
 }
 #: Larger images are taken for corrupt messages.
 MAX_SIDE = 16384
+#: Characters of a message's text that a warning shows: a sender may put megabytes there, and each warning is published.
+SHOWN = 80
 
 
 class BadMessage(ValueError):
@@ -26,6 +28,11 @@ class BadMessage(ValueError):
     def __init__(self, cause: str, text: str) -> None:
         super().__init__(text)
         self.cause = cause
+
+
+def shown(text: str) -> str:
+    """A text of a message as warnings show it: quoted, and cut where it is long."""
+    return repr(text) if len(text) <= SHOWN else f"{text[:SHOWN]!r}..."
 
 
 def read_pixels(
@@ -57,7 +64,7 @@ def read_pixels(
     dtype = DEPTH_ENCODINGS.get(encoding)
     if dtype is None:
         accepted = ", ".join(DEPTH_ENCODINGS)
-        raise BadMessage("unknown_encoding", f"depth encoding {encoding!r} is unknown; accepted: {accepted}")
+        raise BadMessage("unknown_encoding", f"depth encoding {shown(encoding)} is unknown; accepted: {accepted}")
     if height == 0 or width == 0:
         raise BadMessage("empty_image", f"depth image of {width}x{height} has no pixels")
     if height > MAX_SIDE or width > MAX_SIDE:

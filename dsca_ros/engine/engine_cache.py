@@ -7,18 +7,20 @@ all. It is written aside and renamed, so nobody sees half of one. What cannot be
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dsca_ros.engine.base import EngineError
 
@@ -99,7 +101,7 @@ class EngineCache:
         """The engine of a key, or None; if what is there cannot be used, that is told at a level of logging."""
         path = self.path(key)
         try:
-            data = path.read_bytes()
+            data = _read_file(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -155,7 +157,7 @@ class EngineCache:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = open(self.path(key).with_suffix(LOCK), "w")  # noqa: SIM115 (closed below)
+            file = _open_lock(self.path(key).with_suffix(LOCK))
         except OSError:
             yield  # a folder that cannot be written needs no lock: nothing is shared there
             return
@@ -163,6 +165,7 @@ class EngineCache:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    self._sweep(key)
                     break
                 except BlockingIOError:
                     if not waiting():
@@ -171,6 +174,12 @@ class EngineCache:
                 except OSError:
                     break  # a file system that knows no locks: at worst two build the same
             yield
+
+    def _sweep(self, key: EngineKey) -> None:
+        """Removes what others left half written of a key: with the lock free, whoever wrote it was killed."""
+        for partial in self.folder.glob(f"{self.path(key).stem}*{PARTIAL}"):
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
     def get(
         self, key: EngineKey, make: Callable[[], StoredEngine], waiting: Callable[[], bool] = lambda: True
@@ -199,7 +208,7 @@ class EngineCache:
             if not OURS.search(path.name):
                 continue
             try:
-                about, _ = _unpack(path.read_bytes())
+                about, _ = _unpack(_read_file(path))
                 found.append((path, about))
             except (OSError, ValueError):
                 found.append((path, None))
@@ -239,12 +248,26 @@ def write_aside(path: Path, data: bytes) -> None:
         raise
 
 
+def _open_lock(path: Path) -> BinaryIO:
+    """A lock's file, made if it is not there; nothing is written to it, nor through a link to what is elsewhere."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of a file; of what is none, such as a pipe, which would be waited for, there is an OSError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no file", str(path))
+        return file.read()
+
+
 def _is_held(path: Path) -> bool:
-    with open(path, "w") as file:
-        try:
+    """Whether a lock is held, or may be: that of another user cannot be tried, and a link is none of ours."""
+    try:
+        with _open_lock(path) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except OSError:
+        return True
     return False
 
 

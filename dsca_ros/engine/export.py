@@ -21,6 +21,7 @@ from dsca_ros.engine.zoo import DEPTH, LEVELS, MANIFEST, PRECISIONS
 from dsca_ros.network.camera_graph import CameraGraph
 from dsca_ros.network.dsca import DSCA
 from dsca_ros.network.level_graph import LevelGraph
+from dsca_ros.plain_yaml import load_plain
 from dsca_ros.training.recipe import MapData, Recipe, RecipeError
 from dsca_ros.training.train import load_checkpoint
 
@@ -71,6 +72,11 @@ def load_weights(path: Path) -> tuple[DSCA, Recipe]:
         with safe_open(path, "pt") as file:
             recipe = Recipe.from_dict(json.loads(file.metadata()["recipe"]), str(path))
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no dict)
+        # By shapes alone first: what the recipe says may be larger than any memory.
+        with torch.device("meta"):
+            shapes = {key: tensor.shape for key, tensor in DSCA(recipe.network).state_dict().items()}
+        if shapes != {key: tensor.shape for key, tensor in state.items()}:
+            raise ValueError("its tensors are not those of the network in its recipe")
         network = DSCA(recipe.network)
         network.load_state_dict(state)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -161,7 +167,7 @@ def export_model(source: Path, folder: Path) -> list[Path]:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    return (yaml.safe_load(path.read_text()) if path.exists() else None) or {"models": {}}
+    return (load_plain(path.read_text()) if path.exists() else None) or {"models": {}}
 
 
 def _check_name(path: Path, recipe: Recipe) -> None:

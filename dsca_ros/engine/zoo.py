@@ -17,6 +17,7 @@ import yaml
 
 from dsca_ros import share
 from dsca_ros.engine.base import EngineError, ModelFileError
+from dsca_ros.plain_yaml import load_plain
 
 MANIFEST = "manifest.yaml"
 PRECISIONS = ("fp32", "fp16")
@@ -25,8 +26,8 @@ DEPTH, LEVELS = "depth", "levels"
 #: Names of models and of their files. Engines are kept under them: a name with a folder in it would lead elsewhere,
 #: and a longer one fits no file system.
 PLAIN_NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
-#: What reading a manifest raises that is none; nested too deeply and too large a number are among it.
-_UNREADABLE = (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OverflowError, RecursionError)
+#: What reading a manifest raises that is none; too large a number is among it.
+_UNREADABLE = (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def list_models(folder: Path | None = None) -> list[ModelFile]:
     """Every exported graph in the manifest."""
     folder = folder or models_folder()
     try:
-        manifest = yaml.safe_load((folder / MANIFEST).read_text()) or {}
+        manifest = load_plain((folder / MANIFEST).read_text()) or {}
         return [
             ModelFile(
                 _plain(model),

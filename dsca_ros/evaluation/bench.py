@@ -294,17 +294,56 @@ def _resident_mb() -> float:
         return 0.0
 
 
-def compared(new: dict[str, Any], old: dict[str, Any]) -> list[tuple[dict[str, Any], str, float]]:
-    """Rows of engines and of the node that both runs have: the row, what is compared, and new over old."""
+#: Of each part: what tells its rows apart, and what of them is compared, keys within keys after a point.
+COMPARED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "engines": (("model", "scale", "precision", "engine", "size"), ("ms",)),
+    "points": (("size", "coding", "holes_pct", "hole_side_px"), ("organised.ms", "valid_alone.ms")),
+    "node": (
+        ("model", "scale", "engine", "size"),
+        ("peak_hz", "at_camera_rate.latency_ms.p50", "first_frame_s", "import_s"),
+    ),
+    "replay": (("model", "scale", "engine", "size"), ("hz",)),
+    "growth": (("size", "cameras"), ("latency_ms.p50", "memory_mb")),
+}
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A figure over that of before: of a part and a row of it, by what tells that apart."""
+
+    part: str
+    row: dict[str, Any]
+    figure: str
+    ratio: float
+
+
+def compared(new: dict[str, Any], old: dict[str, Any]) -> list[Ratio]:
+    """What rows that both runs have are over what they were.
+
+    Raises:
+        AttributeError, LookupError, TypeError: if either is no ``--json`` of `dsca bench`.
+    """
     found = []
-    for part, names, key in (
-        ("engines", ("model", "scale", "precision", "engine", "size"), "ms"),
-        ("node", ("model", "scale", "engine", "size"), "peak_hz"),
-        ("node", ("model", "scale", "engine", "size"), "first_frame_s"),
-    ):
-        before = {tuple(row[name] for name in names): row.get(key) for row in old.get(part, [])}
-        for row in new.get(part, []):
-            value = before.get(tuple(row[name] for name in names))
-            if value and row.get(key):
-                found.append((row, key, row[key] / value))
+    for part, (names, keys) in COMPARED.items():
+        before = {tuple(row[name] for name in names): row for row in _rows(old, part)}
+        for row in _rows(new, part):
+            was = before.get(tuple(row[name] for name in names), {})
+            for key in keys:
+                value, earlier = _figure(row, key), _figure(was, key)
+                if value and earlier:
+                    found.append(Ratio(part, {name: row[name] for name in names}, key, value / earlier))
     return found
+
+
+def _rows(figures: dict[str, Any], part: str) -> list[dict[str, Any]]:
+    rows = figures.get(part, [])
+    # One camera of the least size is in both.
+    return rows["pixels"] + rows["cameras"][1:] if part == "growth" and rows else rows
+
+
+def _figure(row: dict[str, Any], key: str) -> float | None:
+    """A number in a row; None in one that could not be measured."""
+    for name in key.split("."):
+        value = row.get(name, {})
+        row = value if isinstance(value, dict) else {}
+    return None if isinstance(value, dict) else float(value)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:  # the command's help needs none of what measuring needs
+    from dsca_ros.evaluation.bench import Ratio
 
 #: What can be measured.
 PARTS = ("engines", "points", "node", "replay", "growth")
@@ -39,13 +42,13 @@ class Columns:
         return [f"**{self.title}**", "", lines[0], marks, *lines[1:], ""]
 
 
-def bench_tables(figures: dict[str, Any], ratios: list[tuple[dict[str, Any], str, float]]) -> Group:
+def bench_tables(figures: dict[str, Any], ratios: list[Ratio]) -> Group:
     """The machine, what was measured, and what changed since an earlier run."""
     parts: list[Any] = [Text(machine_line(figures["machine"]))]
     parts += [columns.for_terminal() for columns in _tables(figures)]
     if ratios:
-        rows = [[_name(row), row["size"], row["engine"], key, f"{ratio:.2f}"] for row, key, ratio in ratios]
-        headings = ("model", "size", "engine", "of", "ratio")
+        rows = [[r.part, r.row["size"], _which(r.row), r.figure, f"{r.ratio:.2f}"] for r in ratios]
+        headings = ("part", "size", "which", "of", "ratio")
         parts.append(Columns("over those of before", headings, 4, rows).for_terminal())
     return Group(*parts)
 
@@ -86,6 +89,13 @@ def _tables(figures: dict[str, Any]) -> list[Columns]:
 
 def _name(row: dict[str, Any]) -> str:
     return f"{row['model']} ×{row['scale']}"
+
+
+def _which(row: dict[str, Any]) -> str:
+    """What but the size tells a row apart."""
+    if "model" in row:
+        return ", ".join([_name(row), *(row[name] for name in ("precision", "engine") if name in row)])
+    return f"{row['cameras']} cameras" if "cameras" in row else f"{row['coding']}, holes: {_holes(row)}"
 
 
 def _engine(row: dict[str, Any], peak: float) -> list[str]:

@@ -19,6 +19,7 @@ import yaml
 
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.files import DepthFileError, read_depth
+from dsca_ros.plain_yaml import load_plain
 
 SUFFIXES = (".png", ".npy", ".npz")
 
@@ -156,7 +157,7 @@ def open_set(folder: Path) -> DepthSet:
 def _described(path: Path, info: SetInfo) -> SetInfo:
     known = {f.name for f in fields(SetInfo)}
     try:
-        data = yaml.safe_load(path.read_text())
+        data = load_plain(path.read_text())
         if not isinstance(data, dict) or set(data) - known:
             raise ValueError(f"its keys are {', '.join(sorted(known))}")
         if "intrinsics" in data:

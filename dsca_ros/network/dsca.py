@@ -18,6 +18,8 @@ from dsca_ros.network.blend import HOLD, TAP_COUNTS, Blend
 from dsca_ros.network.blocks import BLOCKS, CrossScaleAttention, conv
 
 RESIDUAL, WEIGHTS = "residual", "weights"
+#: Of channels, blocks and the like, and for `DSCAConfig.unshuffle`; no network of this kind has nearly as many.
+MOST, MOST_UNSHUFFLE = 1024, 16
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,16 @@ class DSCAConfig:
         for name in ("channels", "blocks", "taps"):
             sizes = getattr(self, name)
             least = 1 if name == "channels" else 0
-            if not isinstance(sizes, tuple) or not sizes or not all(type(n) is int and n >= least for n in sizes):
-                raise ValueError(f"{name} must be a list of whole numbers from {least} on, not {sizes!r}")
-        for name, least in (("expansion", 1), ("unshuffle", 1), ("attention_scales", 0)):
-            if type(getattr(self, name)) is not int or getattr(self, name) < least:
-                raise ValueError(f"{name} must be a whole number from {least} on, not {getattr(self, name)!r}")
+            if (
+                not isinstance(sizes, tuple)
+                or not sizes
+                or not all(type(n) is int and least <= n <= MOST for n in sizes)
+            ):
+                raise ValueError(f"{name} must be a list of whole numbers from {least} to {MOST}, not {sizes!r}")
+        whole = {"expansion": (1, MOST), "unshuffle": (1, MOST_UNSHUFFLE), "attention_scales": (0, MOST)}
+        for name, (least, most) in whole.items():
+            if type(getattr(self, name)) is not int or not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be a whole number from {least} to {most}, not {getattr(self, name)!r}")
         if not set(self.taps) <= set(TAP_COUNTS):
             raise ValueError(f"taps must be 9 or 4, not {self.taps!r}")
         if self.inner_kernel not in (1, 3, 5):
@@ -112,10 +119,11 @@ class Stage(nn.Module):
         factor, u = config.factors[index], config.unshuffle
         # All stages together stay as near to what was measured as one would.
         hold = HOLD / len(config.factors)
-        self.blend = Blend(factor, u, _entry(config.taps, index), hold) if config.head == WEIGHTS else None
+        with torch.device("cpu"):  # its tables are computed, also where the network is made of shapes alone
+            self.blend = Blend(factor, u, _entry(config.taps, index), hold) if config.head == WEIGHTS else None
         if self.blend is not None:
             last = conv(channels, self.blend.outputs * (self.blend.taps + 1), 1)
-            start = torch.cat([self.blend.start, torch.zeros(self.blend.outputs)])
+            start = F.pad(self.blend.start, (0, self.blend.outputs))
         else:
             last = conv(channels, (factor * u) ** 2)
             start = torch.zeros((factor * u) ** 2)

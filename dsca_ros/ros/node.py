@@ -17,6 +17,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -89,6 +90,7 @@ class DscaNode(LifecycleNode, ClosableNode):
         self._switch_lock = threading.Lock()
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._refuse_impossible_transitions()
+        self._refuse_unreadable_requests()
         if self.settings.autostart and (self.trigger_configure() != SUCCESS or self.trigger_activate() != SUCCESS):
             self.close()
             raise EngineError(self._failure)
@@ -178,6 +180,27 @@ class DscaNode(LifecycleNode, ClosableNode):
                 return response
 
         self._service_change_state.callback = refusing
+
+    def _refuse_unreadable_requests(self) -> None:
+        """A request that rclpy cannot read, as of a type that there is not, is refused; its exception would end us."""
+        for service in self.services:
+            service.callback = self._answering(service.callback)
+
+    def _answering(self, callback: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def answering(request: Any, response: Any) -> Any:
+            try:
+                return callback(request, response)
+            except Exception as error:  # whatever rclpy makes of it: the next request gets its chance
+                reason = f"refused a request that cannot be read, {type(error).__name__}: {error}"
+                self._warn("request", reason)
+                refused = SetParametersResult(successful=False, reason=reason)
+                if isinstance(request, SetParameters.Request):
+                    response.results = [refused] * len(request.parameters)
+                elif isinstance(request, SetParametersAtomically.Request):
+                    response.result = refused
+                return response
+
+        return answering
 
     def _free(self) -> None:
         self._active = False

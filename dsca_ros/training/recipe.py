@@ -14,6 +14,7 @@ from dsca_ros.depth.scenes import KINDS
 from dsca_ros.network.camera_graph import INPUT_CHANNELS
 from dsca_ros.network.dsca import RESIDUAL, WEIGHTS, DSCAConfig
 from dsca_ros.network.level_graph import LEVEL_CHANNELS
+from dsca_ros.plain_yaml import load_plain
 from dsca_ros.training.loss import DepthWeights
 from dsca_ros.training.views import SCENES
 
@@ -129,7 +130,7 @@ class Recipe:
             RecipeError: with one line naming the file and what to change.
         """
         try:
-            data = yaml.safe_load(path.read_text())
+            data = load_plain(path.read_text())
         except (OSError, UnicodeDecodeError) as error:
             if not isinstance(error, FileNotFoundError):
                 raise RecipeError(f"{path}: cannot be read ({error})") from None

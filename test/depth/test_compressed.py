@@ -510,6 +510,61 @@ def test_what_is_announced_is_not_allocated(name):
         tracemalloc.stop()
 
 
+def test_a_message_of_empty_runs_is_refused_at_the_first(monkeypatch):
+    """Millions of them fit into a message: one by one they took seconds."""
+    heads = []
+    monkeypatch.setattr(compressed, "array", lambda kind: heads)
+    refused(rvl_of(1000, 1000, *[0] * 700_000), "16UC1; compressedDepth rvl", ["cut off", "fewer"])
+    assert len(heads) == 1
+
+
+def png_of(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A compressed depth whose PNG has these chunks, of a kind and a content, between its header and its end."""
+    head = struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0)
+    parts = [
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in [(b"IHDR", head), *chunks, (b"IEND", b"")]
+    ]
+    return bytes(12) + b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def packed_rows(pixels: np.ndarray) -> bytes:
+    """What a PNG's IDAT holds."""
+    return zlib.compress(b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels))
+
+
+def test_what_beside_the_pixels_is_in_a_png_is_not_unpacked(monkeypatch):
+    """A text of 20 KB may be one of 20 MB, and be there a hundred times; transparency and gamma are not depth's."""
+    texts = [(b"zTXt", b"x\0\0" + zlib.compress(bytes(7_000_000))), (b"tRNS", b"\0\1"), (b"gAMA", b"\0\0\0\1")]
+    data = png_of(53, 37, *texts, (b"IDAT", packed_rows(PIXELS)))
+    given, decode = [], cv2.imdecode
+    monkeypatch.setattr(compressed.cv2, "imdecode", lambda data, how: given.append(bytes(data)) or decode(data, how))
+    pixels, _ = decode_compressed_depth(data, "16UC1; compressedDepth png")
+    np.testing.assert_array_equal(pixels, PIXELS)
+    assert bytes(12) + given[0] == png_of(53, 37, (b"IDAT", packed_rows(PIXELS)))
+
+
+def test_a_png_with_far_more_data_than_pixels_is_refused_before_it_is_unpacked(monkeypatch):
+    data = png_of(53, 37, (b"IDAT", packed_rows(PIXELS)), (b"IDAT", zlib.compress(bytes(20_000_000))))
+    monkeypatch.setattr(compressed.cv2, "imdecode", lambda *_: pytest.fail("it was unpacked"))
+    refused(data, "16UC1; compressedDepth png", ["bytes of data", "53x37"])
+    # What deflate cannot make smaller it leaves as it is, and marks it.
+    monkeypatch.undo()
+    noise = np.random.default_rng(1).integers(0, 1 << 16, (3, 5000), np.uint16)
+    for level in (0, 9):
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in noise)
+        pixels, _ = decode_compressed_depth(png_of(5000, 3, (b"IDAT", zlib.compress(rows, level))), "16UC1")
+        np.testing.assert_array_equal(pixels, noise)
+
+
+def test_a_long_text_is_cut_where_it_is_shown():
+    """It goes to the log, to /rosout and to /diagnostics."""
+    for text in ("x" * 1_000_000, "16UC1; " + "x" * 1_000_000):
+        with pytest.raises(CompressedDepthError) as raised:
+            decode_compressed_depth(PNG, text)
+        assert "xxx" in str(raised.value) and len(str(raised.value)) < 300
+
+
 def test_an_empty_frame_of_any_size_is_read():
     """A few bytes that announce many pixels and mean it."""
     data, text = encode_compressed_depth(np.zeros((3000, 4000), np.uint16), "16UC1", "rvl")

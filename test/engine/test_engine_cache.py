@@ -244,6 +244,51 @@ def test_an_interruption_leaves_no_half_file(cache, monkeypatch):
     assert list(cache.folder.iterdir()) == []
 
 
+def test_what_a_killed_process_left_half_written_is_removed_by_the_next_build(cache):
+    cache.store(replace(KEY, scale=4), ENGINE)
+    halves = [cache.folder / f"{cache.path(key).stem}ab_3{PARTIAL}" for key in (KEY, replace(KEY, scale=4))]
+    for half in halves:
+        half.write_bytes(b"half")
+    assert cache.get(KEY, lambda: ENGINE) == (ENGINE, True)
+    assert not halves[0].exists() and halves[1].exists()  # the other may be being written
+
+
+# --- a folder that others have been in ----------------------------------------------------------
+
+
+def test_a_lock_that_is_a_link_is_not_written_through(cache, tmp_path):
+    other, lock = tmp_path / "precious", cache.path(KEY).with_suffix(LOCK)
+    other.write_text("as it was")
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    lock.symlink_to(other)
+    assert cache.get(KEY, lambda: ENGINE) == (ENGINE, True)
+    cache.clean()
+    assert other.read_text() == "as it was"
+
+
+#: Does all that there is to do with an engine.
+USER = f"""
+import sys
+from pathlib import Path
+from dsca_ros.engine.engine_cache import EngineCache, EngineKey, StoredEngine
+
+cache = EngineCache(Path(sys.argv[1]))
+engine, built = cache.get(EngineKey(**{asdict(KEY)!r}), lambda: StoredEngine(b"built", {{}}))
+cache.each(), cache.clean()
+print(engine.plan.decode(), built)
+"""
+
+
+@pytest.mark.parametrize("suffix", [LOCK, SUFFIX])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_is_not_waited_for(cache, suffix, make):
+    """In a process of its own: whoever opens a pipe waits for its other end."""
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    make(cache.path(KEY).with_suffix(suffix))
+    done = subprocess.run([sys.executable, "-c", USER, str(cache.folder)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "built True\n", done.stderr
+
+
 def test_where_there_can_be_no_folder_the_engine_is_used_all_the_same(tmp_path, caplog):
     (tmp_path / "file").touch()
     cache = EngineCache(tmp_path / "file" / "engines")

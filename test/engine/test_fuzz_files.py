@@ -181,6 +181,30 @@ def test_any_weights_are_read_or_refused(tiny_models: Path, tiny_checkpoint: Pat
     assert 10 < sum(outcomes) < 140  # else the changes would try little
 
 
+def test_weights_whose_recipe_announces_a_larger_network_are_refused_before_it_is_made(
+    tiny_models: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shapes are known without it; the largest that a recipe may name would fit into no memory."""
+    pytest.importorskip("torch")
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    from dsca_ros.engine import export
+
+    made: list[export.DSCA] = []
+    network = export.DSCA
+    monkeypatch.setattr(export, "DSCA", lambda config: made.append(network(config)) or made[-1])
+    source = next(tiny_models.glob("*.safetensors"))
+    with safe_open(source, "pt") as file:
+        recipe = json.loads(file.metadata()["recipe"])
+    for larger in ({"channels": [96]}, {"blocks": [9]}, {"expansion": 9}):
+        changed = recipe | {"network": recipe["network"] | larger}
+        save_file(load_file(source), folder / "larger.safetensors", {"recipe": json.dumps(changed)})
+        with pytest.raises(export.ExportError, match="not those of the network"):
+            export.load_weights(folder / "larger.safetensors")
+    assert {layer.weight.device.type for net in made for layer in net.modules() if hasattr(layer, "weight")} == {"meta"}
+
+
 # --- engines on disk ----------------------------------------------------------------------------
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import json
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from dsca_ros.engine.base import EngineError
 from dsca_ros.evaluation import bench
-from dsca_ros.evaluation.bench import BenchRequest, Spread, compared, machine, measure, timed
+from dsca_ros.evaluation.bench import BenchRequest, Ratio, Spread, compared, machine, measure, timed
 from dsca_ros.evaluation.bench_report import bench_markdown, bench_tables
 
 ROW = {
@@ -24,6 +28,10 @@ ROW = {
     "runs": 10,
     "gflop": 0.2,
     "memory_mb": 12.0,
+}
+POINTS = {
+    **{"size": "64x48", "coding": "float32", "holes_pct": 5.0, "hole_side_px": 1, "runs": 3},
+    **{way: {"ms": 1.0, "ms_p10": 0.9, "ms_p90": 1.2} for way in ("organised", "valid_alone")},
 }
 MACHINE = {"processor": "a chip", "cores": 2, "gflop_per_s": 100.0, "gb_per_s": 20.0, "gpu": None}
 
@@ -89,8 +97,30 @@ def test_ratios_are_of_rows_that_both_runs_have():
     slower, other, failed = ROW | {"ms": 6.0}, ROW | {"size": "80x60"}, ROW | {"scale": 4, "error": "no"}
     failed.pop("ms")
     new, old = [slower, other, failed], [ROW, ROW | {"scale": 4}]
-    assert compared({"engines": new}, {"engines": old}) == [(slower, "ms", 1.5)]
+    (ratio,) = compared({"engines": new}, {"engines": old})
+    assert (ratio.part, ratio.figure, ratio.ratio) == ("engines", "ms", 1.5)
+    assert ratio.row == {name: slower[name] for name in ("model", "scale", "precision", "engine", "size")}
     assert compared({"engines": new}, {}) == []
+
+
+def test_every_part_is_compared_and_what_is_none_is_told():
+    figures = json.loads((Path(__file__).parents[2] / "docs" / "results" / "bench.json").read_text())
+    figures["points"] = [POINTS]
+    found = compared(figures, figures)
+    assert {(ratio.part, ratio.figure) for ratio in found} == {
+        (part, figure) for part, (_, of) in bench.COMPARED.items() for figure in of
+    }
+    assert {ratio.ratio for ratio in found} == {1.0}
+    console = Console(width=200, file=io.StringIO())
+    console.print(bench_tables(figures, found))
+    text = console.file.getvalue().partition("over those of before")[2]
+    for words in ("float32, holes: 5 %, single pixels", "4 cameras", "dsca-nano ×2, fp32, openvino", "peak_hz"):
+        assert words in text
+    for broken in ({"engines": 5}, {"engines": [{}]}, {"engines": [5]}, {"growth": []}, {"growth": [1]}, {"node": "x"}):
+        try:
+            assert compared(broken, broken) == []
+        except (AttributeError, LookupError, TypeError):
+            continue
 
 
 def test_the_table_tells_share_of_peak_and_errors():
@@ -101,7 +131,7 @@ def test_the_table_tells_share_of_peak_and_errors():
     assert "no driver" in text
     on_gpu = ROW | {"runs_on": "TensorRT (GPU)", "up_ms": 0.1, "engine_ms": 3.0, "down_ms": 0.2}
     assert "up 0.10, engine 3.00, down 0.20 | 0.20 | – |" in bench_markdown({"machine": MACHINE, "engines": [on_gpu]})
-    assert bench_tables(figures, [(ROW, "ms", 1.5)])
+    assert bench_tables(figures, [Ratio("engines", ROW, "ms", 1.5)])
 
 
 def test_peers_are_measured_at_every_scale_and_size(use_tiny_models):

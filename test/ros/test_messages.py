@@ -70,6 +70,7 @@ def test_decoding_is_a_read_only_view(encoding: str, padding: int) -> None:
 REJECTED = [
     ({"encoding": "rgb8"}, "unknown_encoding", ["'rgb8'", "16UC1", "mono16", "32FC1"]),
     ({"encoding": ""}, "unknown_encoding", ["''", "16UC1"]),
+    ({"encoding": "x" * 10_000}, "unknown_encoding", ["'" + 80 * "x" + "'...", "16UC1"]),
     ({"encoding": "16uc1"}, "unknown_encoding", ["'16uc1'", "16UC1"]),
     ({"encoding": "16UC1; compressedDepth png"}, "unknown_encoding", ["compressedDepth"]),
     ({"width": 0}, "empty_image", ["0x3"]),
@@ -108,14 +109,14 @@ def test_an_image_of_more_pixels_than_asked_for_is_rejected() -> None:
     assert caught.value.cause == "too_large"
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e10, 1e-320])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e10, 1e-320, -4.0])
 @pytest.mark.parametrize("field", ["k", "p", "r", "d"])
 def test_a_camera_info_with_numbers_that_no_camera_has_is_rejected(field: str, value: float) -> None:
     info = messages.to_camera_info(Intrinsics(5, 3, 4.0, 4.0, 2.0, 1.0), Header())
     messages.check_camera_info(info, 5, 3)
     getattr(info, field)[0] = value
-    if value == 1e-320 and field in "rd":
-        return messages.check_camera_info(info, 5, 3)  # small it may be where it is no focal length
+    if value in (1e-320, -4.0) and field in "rd":
+        return messages.check_camera_info(info, 5, 3)  # small or negative it may be where it is no focal length
     with pytest.raises(BadMessage) as caught:
         messages.check_camera_info(info, 5, 3)
     assert caught.value.cause == "camera_info_values"

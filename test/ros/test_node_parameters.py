@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rcl_interfaces.msg import ParameterDescriptor, ParameterType
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.msg import ParameterDescriptor, ParameterType, ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from ros_graph import OUTPUTS, Graph, as_told, key, pixels
@@ -286,3 +288,19 @@ def test_a_broken_manifest_ends_the_node_in_one_line(graph: Graph, tmp_path: Pat
 def test_unknown_parameters_and_ones_of_another_node_do_no_harm(graph: Graph) -> None:
     node = graph.start_node(colour="red")
     assert not node.has_parameter("colour")
+
+
+@pytest.mark.parametrize("kind", [SetParameters, SetParametersAtomically])
+def test_a_request_of_a_type_that_there_is_not_is_refused_and_ends_nobody(graph: Graph, kind: type) -> None:
+    """As a client of another library may send; rclpy raises for it, out of the service's callback."""
+    node = graph.start_node()
+    name = "set_parameters" if kind is SetParameters else "set_parameters_atomically"
+    client = graph.tester.create_client(kind, f"dsca_node/{name}")
+    graph.spin_until(client.service_is_ready, name)
+    wrong = ParameterMessage(name="scale", value=ParameterValue(type=77, integer_value=4))
+    answer = client.call_async(kind.Request(parameters=[wrong]))
+    graph.spin_until(answer.done, "an answer")
+    (result,) = answer.result().results if kind is SetParameters else [answer.result().result]
+    assert not result.successful and "77" in result.reason and node.settings.scale == 2
+    graph.spin_until(lambda: graph.listener.warnings("cannot be read"), "the warning")
+    assert Client(graph).set(max_depth=5.0) == (True, "")
