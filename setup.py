@@ -82,8 +82,9 @@ setup(
         "openvino": ["openvino>=2023.1"],
         # torch before 2.6 ran code from a checkpoint in spite of weights_only; 2.9 has the optimiser muon.
         "train": ["torch>=2.9", "safetensors>=0.4", "onnx>=1.12", "onnxscript"],
-        # The first that holds chunks to their checksums.
-        "replay": ["rosbags>=0.11.9"],
+        # The first that holds chunks to their checksums; its storages are extended here, which 0.12 may move. It reads
+        # SQLite by apsw, whose errors are caught.
+        "replay": ["rosbags>=0.11.9,<0.12", "apsw>=3.40"],
         # It knows worker-saturation, by which no more bags than workers are under way.
         "dask": ["distributed>=2022.9.1"],
         # colcon reads this one to learn that the tests are pytest's. The first xdist with --dist worksteal.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +15,8 @@ from dsca_ros.depth.image_layout import BadMessage
 #: Focal lengths of a real camera are larger, pixels, and nothing else in a camera_info is as large: with these bounds
 #: every point computed from it is finite.
 LEAST_FOCAL, LARGEST_VALUE = 1e-3, 1e9
-
-
-def check_plausible(values: Iterable[float], focal: Iterable[float]) -> None:
-    """Holds the numbers of a camera_info to what a camera can be.
-
-    Args:
-        values: all of them.
-        focal: the focal lengths among them, pixels; 0 where there is no calibration.
-
-    Raises:
-        BadMessage: if they are none of a camera.
-    """
-    # A comparison with NaN is false.
-    if not all(abs(v) <= LARGEST_VALUE for v in values) or not all(f == 0 or f >= LEAST_FOCAL for f in focal):
-        raise BadMessage("camera_info_values", "camera_info holds numbers that no camera has: NaN, infinite or absurd")
+#: Of the rotation's nine numbers and the distortion's, of which no model has more than 14.
+MOST_OTHERS = 64
 
 
 @dataclass(frozen=True)
@@ -89,6 +76,23 @@ class CameraNumbers:
                 "camera_info_size",
                 f"camera_info is for {described[0]}x{described[1]}, the image is {width}x{height}; "
                 "is it of the same stream and profile?",
+            )
+
+    def check_plausible(self, others: Sequence[float] = ()) -> None:
+        """Holds them, and others that do not depend on the size, to what a camera can be.
+
+        Raises:
+            BadMessage: if they are none of a camera.
+        """
+        focal_lengths = (self.k[0], self.k[4]), (self.p[0], self.p[5])
+        # Without a calibration both are 0. A comparison with NaN is false.
+        plausible = all((fx == 0 and fy == 0) or min(fx, fy) >= LEAST_FOCAL for fx, fy in focal_lengths)
+        if len(others) > MOST_OTHERS or not all(abs(v) <= LARGEST_VALUE for v in (*self.k, *self.p, *others)):
+            plausible = False
+        if not plausible:
+            raise BadMessage(
+                "camera_info_values",
+                "camera_info holds numbers that no camera has: NaN, infinite or absurd, or too many of them",
             )
 
     def scaled(self, scale: int) -> CameraNumbers:

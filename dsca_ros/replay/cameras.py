@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dsca_ros.depth.camera_scaling import CameraNumbers, check_plausible
+from dsca_ros.depth.camera_scaling import CameraNumbers
 from dsca_ros.depth.image_layout import BadMessage
 from dsca_ros.replay import wire
 from dsca_ros.replay.bags import Bag, Message
@@ -124,7 +124,7 @@ class CameraState:
         height, width = frame.depth.shape
         try:
             numbers.check_size(width, height)
-            check_plausible((*numbers.k, *numbers.p), (numbers.k[0], numbers.k[4], numbers.p[0], numbers.p[5]))
+            numbers.check_plausible()
         except BadMessage as error:
             _count(self._report.incomplete, error.cause)
             return None

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, Poi
 from std_msgs.msg import Header
 
 from dsca_ros.depth.camera import Intrinsics
-from dsca_ros.depth.camera_scaling import CameraNumbers, check_plausible
+from dsca_ros.depth.camera_scaling import CameraNumbers
 from dsca_ros.depth.compressed import MAX_PIXELS, CompressedDepthError, decode_compressed_depth, encode_compressed_depth
 from dsca_ros.depth.image_layout import DEPTH_ENCODINGS, MAX_SIDE, BadMessage, read_pixels
 
@@ -117,8 +117,9 @@ def check_camera_info(info: CameraInfo, width: int, height: int) -> None:
     Raises:
         BadMessage: if it describes another image, or no camera.
     """
-    CameraNumbers.of(info).check_size(width, height)
-    check_plausible((*info.k, *info.d, *info.r, *info.p), (info.k[0], info.k[4], info.p[0], info.p[5]))
+    numbers = CameraNumbers.of(info)
+    numbers.check_size(width, height)
+    numbers.check_plausible((*info.r, *info.d))
 
 
 def scale_camera_info(info: CameraInfo, scale: int, header: Header) -> CameraInfo:

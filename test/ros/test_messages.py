@@ -122,6 +122,24 @@ def test_a_camera_info_with_numbers_that_no_camera_has_is_rejected(field: str, v
     assert caught.value.cause == "camera_info_values"
 
 
+@pytest.mark.parametrize("field, index", [("k", 0), ("k", 4), ("p", 0), ("p", 5)])
+def test_a_camera_info_with_one_of_two_focal_lengths_is_rejected(field: str, index: int) -> None:
+    """Else K would be that of the larger image, and P of the small one."""
+    info = messages.to_camera_info(Intrinsics(5, 3, 4.0, 4.0, 2.0, 1.0), Header())
+    getattr(info, field)[index] = 0.0
+    with pytest.raises(BadMessage, match="no camera has"):
+        messages.check_camera_info(info, 5, 3)
+
+
+def test_a_camera_info_with_megabytes_of_distortion_is_rejected() -> None:
+    info = messages.to_camera_info(Intrinsics(5, 3, 4.0, 4.0, 2.0, 1.0), Header())
+    info.d = [0.0] * 14
+    messages.check_camera_info(info, 5, 3)
+    info.d = [0.0] * 1000
+    with pytest.raises(BadMessage, match="too many"):
+        messages.check_camera_info(info, 5, 3)
+
+
 def test_random_fields_are_decoded_or_rejected_and_nothing_else() -> None:
     rng = np.random.default_rng(3)
     sizes = (0, 1, 2, 3, 5, 8, 64, 16384, 16385, 2**31, 2**32 - 1)
