@@ -8,6 +8,7 @@ from types import TracebackType
 import numpy as np
 
 from dsca_ros.depth import holes, units
+from dsca_ros.engine.base import EngineError
 from dsca_ros.engine.factory import create_engine
 from dsca_ros.engine.starting import RUNNING
 
@@ -41,6 +42,7 @@ class Upsampler:
 
     Raises:
         EngineError: if the model or the engine does not exist or cannot run here.
+        ValueError: for a range that is none.
     """
 
     def __init__(
@@ -55,16 +57,29 @@ class Upsampler:
         background: bool = False,
         warm_start: bool = True,
         share_memory: bool = False,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
     ) -> None:
         self.model = model
         self.scale = scale
         self.depth_range = depth_range
         self.fill_holes = fill_holes
         self._share_memory = share_memory
+        self._closed = False
+        where = None if folder is None else Path(folder)
         self._engine = create_engine(
-            engine, model, scale, precision, threads, background=background, warm_start=warm_start, folder=folder
+            engine, model, scale, precision, threads, background=background, warm_start=warm_start, folder=where
         )
+
+    @property
+    def depth_range(self) -> tuple[float, float]:
+        """Nearest and farthest depth taken as valid, metres."""
+        return self._depth_range
+
+    @depth_range.setter
+    def depth_range(self, value: tuple[float, float]) -> None:
+        if not 0 <= value[0] < value[1]:  # nor is NaN a bound
+            raise ValueError(f"depth_range is {value!r}; it must be a nearest and a farther depth, in metres")
+        self._depth_range = value
 
     @property
     def engine(self) -> str:
@@ -100,14 +115,23 @@ class Upsampler:
         Returns:
             [scale * H, scale * W] of the same dtype and unit, 0 invalid. Every valid value lies
             within the range of the valid input pixels within two pixels.
+
+        Raises:
+            TypeError, ValueError: for an array of another kind or shape.
+            EngineError: if the engine fails, or is closed.
         """
+        if self._closed:
+            raise EngineError("this upsampler is closed")
+        if not isinstance(depth, np.ndarray):
+            raise TypeError(f"depth must be a numpy array, not {type(depth).__name__}")
         if self.fill_holes > 0:
             depth = holes.fill_holes(depth, units.in_range(depth, self.depth_range), self.fill_holes)
         result = self._engine.infer(depth, self.depth_range)
         return result if self._share_memory or result.base is None else result.copy()
 
     def close(self) -> None:
-        """Frees the engine."""
+        """Frees the engine; there are no results after that."""
+        self._closed = True
         self._engine.close()
 
     def __enter__(self) -> Upsampler:

@@ -289,6 +289,58 @@ def test_json_that_cannot_be_written(dsca, tmp_path):
     assert "cannot write file/info.json" in failed(dsca("info", "--json", "file/info.json"))
 
 
+@pytest.mark.parametrize("target", ["", "/", "folder"], ids=repr)
+def test_json_that_is_no_name_of_a_file(dsca, tmp_path, target):
+    (tmp_path / "folder").mkdir()
+    assert "that is no name of a file" in failed(dsca("info", "--json", target))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_full_disk_leaves_no_half_figures(dsca, tmp_path, monkeypatch):
+    def full(self: Path, *_: object, **__: object) -> None:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        assert "No space left" in failed(dsca("info", "--json", "info.json"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (["--json", "file/figures.json"], "cannot write file/figures.json"),
+        (["--markdown", "none.md#part"], "cannot read none.md"),
+        (["--markdown", "file#part"], "file has no one part"),
+        (["--scale", 2, "--scale", 8], "no model 'tiny' at scale 8"),
+        (["--sensor", "tof", "--sensor", "sonar"], "no sensor 'sonar'"),
+    ],
+    ids=str,
+)
+def test_what_evaluate_cannot_do_is_told_before_measuring(dsca, tmp_path, monkeypatch, arguments, cause):
+    from dsca_ros.evaluation import compare
+
+    monkeypatch.setattr(compare, "compare", lambda _: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    assert cause in failed(dsca("evaluate", "--model", "tiny", "--scenes", 1, "--size", "32x24", *arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--json", "-", "--markdown", "-"], ["--ensemble"], ["--pictures", "drawn"]], ids=str
+)
+def test_options_of_evaluate_that_do_not_go_together(dsca, tmp_path, arguments):
+    status, out, _ = dsca("evaluate", "--model", "tiny", "--scenes", 1, "--size", "32x24", *arguments)
+    assert (status, out) == (2, "") and not list(tmp_path.iterdir())
+
+
+def test_what_is_named_twice_is_measured_once(dsca):
+    twice = ["--sensor", "ideal", "--scale", 2, "--model", "tiny"] * 2
+    status, out, err = dsca("evaluate", "--scenes", 1, "--size", "32x24", "--json", "-", *twice)
+    assert status == 0, err
+    assert len(json.loads(out)["results"]) == 1
+
+
 def test_evaluate_as_json_and_markdown(dsca, tmp_path):
     status, out, err = dsca(
         "evaluate", "--model", "tiny", "--scenes", 2, "--size", "32x24",
@@ -457,6 +509,7 @@ def test_a_model_for_depth_can_be_measured_on_the_benchmark(with_maps, ten_maps)
         (["--data", "."], "no art.png"),
         (["--model", "huge"], "no model 'huge'"),
         (["--model", "tiny", "--scale", "8"], "no model 'tiny' at scale 8"),
+        (["--model", "tiny", "--scale", "2", "--scale", "8"], "no model to measure at scale 8"),
         (["--precision", "int8"], "in int8"),
         (["--engine", "warp"], "there is no engine 'warp'"),
     ],
@@ -476,6 +529,31 @@ def test_pictures_that_cannot_be_written_are_one_line(with_maps, ten_maps, tmp_p
     (tmp_path / "file").touch()
     status, _, err = with_maps("evaluate", "--data", ten_maps, "--scale", 2, "--pictures", "file")
     assert status == 1 and "file" in err.splitlines()[-1]
+
+
+def test_a_folder_that_refuses_pictures_is_told_before_measuring(with_maps, ten_maps, monkeypatch):
+    from dsca_ros.evaluation import folders
+
+    def full(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(folders.tempfile, "TemporaryFile", full)
+    line = failed(with_maps("evaluate", "--data", ten_maps, "--scale", 2, "--pictures", "drawn"))
+    assert line == "dsca: drawn cannot be written to (Read-only file system)"
+
+
+def test_a_disk_that_is_full_while_drawing_is_one_line(with_maps, ten_maps, monkeypatch):
+    from dsca_ros.evaluation import benchmark_run
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "drawn/art-x2.png")
+
+    monkeypatch.setattr(benchmark_run, "cost_row", lambda *_: {})
+    monkeypatch.setattr(benchmark_run, "draw", full)
+    arguments = ["--data", ten_maps, "--model", "maps", "--scale", 2, "--pictures", "drawn", "--threads", 1]
+    status, out, err = with_maps("evaluate", *arguments)
+    assert (status, out) == (1, "") and "Traceback" not in err
+    assert err.splitlines()[-1] == "dsca: [Errno 28] No space left on device: 'drawn/art-x2.png'"
 
 
 def test_depth_is_not_given_to_a_model_for_maps(with_maps):
@@ -573,6 +651,7 @@ def test_fidelity_of_every_scale_there_is_where_none_is_asked_for(dsca, sets):
         (["sets/single", "--engine", "warp"], "there is no engine 'warp'"),
         (["sets/wrong"], "set.yaml: its keys are intrinsics, kind,"),
         (["sets/damaged"], "1.png"),
+        (["sets/single", "--peers", "sets"], "sets: no manifest.yaml that can be read; --peers"),
         pytest.param(
             ["sets/single", "--pictures", "file"],
             "file",
@@ -740,6 +819,17 @@ def test_export_of_what_is_none(dsca, tmp_path, name):
     if name.startswith("text"):
         (tmp_path / name).write_text("hello")
     assert name in failed(dsca("export", name, "--folder", "made"))
+
+
+def test_a_file_that_torch_refuses_gets_no_advice_to_run_it(dsca, tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "text.pt").write_text("{}")
+    assert "damaged, cut short, or something else" in failed(dsca("export", "text.pt", "--folder", "made"))
+
+
+def test_export_to_what_is_no_folder(dsca, tiny_checkpoint, tmp_path):
+    (tmp_path / "file").touch()
+    assert "cannot write to file" in failed(dsca("export", tiny_checkpoint, "--folder", "file"))
 
 
 def test_bench_measures_and_compares_with_an_earlier_run(dsca, use_tiny_models, tmp_path):

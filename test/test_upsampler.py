@@ -77,3 +77,35 @@ def test_torch_gives_what_onnxruntime_gives(use_tiny_models, depth_image):
             assert upsampler.device
             results.append(upsampler(depth))
     np.testing.assert_allclose(*results, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "auto"])
+def test_a_closed_one_gives_nothing_on_any_engine(use_tiny_models, engine):
+    upsampler = Upsampler("tiny", 2, engine, threads=1)
+    upsampler.close()
+    upsampler.close()
+    with pytest.raises(EngineError, match="closed"):
+        upsampler(np.ones((8, 8), np.float32))
+
+
+@pytest.mark.parametrize("value", [(5.0, 1.0), (1.0, 1.0), (-1.0, 5.0), (float("nan"), 5.0), (0.1, float("nan"))])
+def test_a_range_that_is_none_is_refused_whenever_it_is_given(upsampler, value):
+    with pytest.raises(ValueError, match="depth_range is"):
+        upsampler.depth_range = value
+    with pytest.raises(ValueError, match="depth_range is"):
+        Upsampler("tiny", 2, threads=1, depth_range=value)
+
+
+def test_what_is_no_array_is_told_so(upsampler):
+    with pytest.raises(TypeError, match="numpy array, not list"):
+        upsampler([[1.0, 2.0], [3.0, 4.0]])
+
+
+def test_threads_below_none_are_refused(use_tiny_models):
+    with pytest.raises(EngineError, match="threads is -1"):
+        Upsampler("tiny", 2, threads=-1)
+
+
+def test_the_folder_may_be_text(tiny_models):
+    with Upsampler("tiny", 2, threads=1, folder=str(tiny_models)) as upsampler:
+        assert upsampler(np.ones((4, 5), np.float32)).shape == (8, 10)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +36,30 @@ def write_json(figures: Any, target: str | None) -> None:
     write_text(json.dumps(figures, indent=2) + "\n", target)
 
 
+def check_targets(json_file: str | None, markdown: str | None = None) -> None:
+    """Ends the command where what it finds could not be written: before hours of work, not after them."""
+    if json_file == markdown == "-":
+        raise typer.BadParameter("--json and --markdown cannot both go to standard output")
+    if json_file is not None and json_file != "-":
+        _file(json_file)
+    path, _, part = (markdown or "").partition("#")
+    if markdown is not None and path != "-":
+        _file(path)
+    if part:
+        _around(path, part)
+
+
+def _file(target: str) -> Path:
+    """A path where a file can be; any other ends the command."""
+    path = Path(target)
+    if not path.name or path.is_dir():
+        fail(f"cannot write {target or repr(target)}: that is no name of a file")
+    beside = next((folder for folder in path.parents if folder.exists()), Path("/"))
+    if not beside.is_dir() or not os.access(beside, os.W_OK | os.X_OK):
+        fail(f"cannot write {path}: {beside} is no folder that may be written to")
+    return path
+
+
 def write_text(text: str, target: str | None) -> None:
     """Writes to a file, or to standard output for ``-``; a broken-off write leaves no half file."""
     if target is None:
@@ -41,13 +67,15 @@ def write_text(text: str, target: str | None) -> None:
     if target == "-":
         sys.stdout.write(text)
         return
-    path = Path(target)
+    path = _file(target)
+    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         fail(f"cannot write {path}: {error.strerror}")
 
 
@@ -57,8 +85,14 @@ def write_markdown(text: str, target: str | None) -> None:
     if target is None or not part:
         write_text(text, target)
         return
+    before, after = _around(path, part)
+    write_text(before + text + after, path)
+
+
+def _around(path: str, part: str) -> tuple[str, str]:
+    """What stands in a document before a part and after it, with its marks; one without them ends the command."""
     try:
-        document = Path(path).read_text()
+        document = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fail(f"cannot read {path} ({error})")
     try:
@@ -67,7 +101,7 @@ def write_markdown(text: str, target: str | None) -> None:
         _, after = rest.split(end)
     except ValueError:
         fail(f"{path} has no one part between <!-- {part} --> and <!-- end {part} -->")
-    write_text(before + start + text + end + after, path)
+    return before + start, end + after
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -9,7 +9,18 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from dsca_ros.cli.common import ENGINE, JSON, PEERS, THREADS, console, fail, parse_size, write_json, write_markdown
+from dsca_ros.cli.common import (
+    ENGINE,
+    JSON,
+    PEERS,
+    THREADS,
+    check_targets,
+    console,
+    fail,
+    parse_size,
+    write_json,
+    write_markdown,
+)
 from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_SCALE
 
 
@@ -54,11 +65,16 @@ def evaluate(
             raise typer.BadParameter("--data and --fidelity are two evaluations: give one of them")
         if peers is not None and not fidelity:
             raise typer.BadParameter("--peers are measured with --fidelity")
+        if ensemble and data is None:
+            raise typer.BadParameter("--ensemble is measured with --data")
+        if pictures is not None and data is None and not fidelity:
+            raise typer.BadParameter("--pictures are drawn with --data or --fidelity")
+        check_targets(json_file, markdown)
         if fidelity:
             from dsca_ros.evaluation.fidelity_report import fidelity_markdown, fidelity_tables
             from dsca_ros.evaluation.fidelity_run import FidelitySettings, run_fidelity
 
-            asked = FidelitySettings(model or [], scale or [2, 4], frames, engine, precision, threads, pictures, peers)
+            asked = FidelitySettings(model or [], scale or [], frames, engine, precision, threads, pictures, peers)
             figures, networks = run_fidelity(fidelity, asked, console)
             tables.print(fidelity_tables(figures, networks))
             write_json(figures, json_file)
@@ -74,13 +90,12 @@ def evaluate(
             from dsca_ros.evaluation.benchmark_report import benchmark_markdown, benchmark_tables
             from dsca_ros.evaluation.benchmark_run import BenchmarkSettings, run_benchmark
 
-            scales = scale or [2, 4, 8]
-            settings = BenchmarkSettings(model or [], scales, engine, precision, threads, ensemble, pictures)
+            settings = BenchmarkSettings(model or [], scale or [], engine, precision, threads, ensemble, pictures)
             figures = run_benchmark(data, settings, console)
             tables.print(benchmark_tables(figures))
             write_json(figures, json_file)
             write_markdown(benchmark_markdown(figures), markdown)
-    except (EngineError, ValueError) as error:  # SetError and BenchmarkError are ValueErrors
+    except (EngineError, ValueError, OSError) as error:  # SetError and BenchmarkError are ValueErrors
         fail(str(error))
 
 
@@ -98,6 +113,8 @@ def _held_out(
     """Models on held-out synthetic rooms; prints a table for each."""
     from rich.progress import track
 
+    from dsca_ros.depth.sensors import find_sensor
+    from dsca_ros.engine.zoo import find_model
     from dsca_ros.evaluation.compare import compare
     from dsca_ros.evaluation.held_out import held_out_samples
     from dsca_ros.evaluation.report import error_table
@@ -105,6 +122,13 @@ def _held_out(
 
     width, height = size
     results = []
+    # Once each, and what does not exist is told before measuring, not after.
+    models, scales, sensors = list(dict.fromkeys(models)), list(dict.fromkeys(scales)), list(dict.fromkeys(sensors))
+    for name in sensors:
+        find_sensor(name)
+    for model in models:
+        for scale in scales:
+            find_model(model, scale, precision)
     for model in models:
         for scale in scales:
             with Upsampler(model, scale, engine, precision, threads) as upsampler:
@@ -134,6 +158,7 @@ def sensors(
     from dsca_ros.evaluation.sensor_report import sensor_markdown, sensor_tables
     from dsca_ros.evaluation.sensor_run import SensorSettings, run_sensors
 
+    check_targets(json_file, markdown)
     try:
         figures = run_sensors([str(folder) for folder in folders], SensorSettings(model, frames, pictures), console)
     except (ValueError, OSError) as error:  # SetError is a ValueError

@@ -70,7 +70,7 @@ def decimate(depth: np.ndarray, factor: int) -> np.ndarray:
     """
     height, width = (n // factor for n in depth.shape)
     blocks = depth[: height * factor, : width * factor].reshape(height, factor, width, factor)
-    values = np.sort(blocks.swapaxes(1, 2).reshape(height, width, -1), axis=2)  # invalid ones first
+    values = np.sort(blocks.swapaxes(1, 2).reshape(height, width, factor * factor), axis=2)  # invalid ones first
     count = (values > 0).sum(axis=2)
     index = values.shape[2] - count + np.maximum(count - 1, 0) // 2
     picked = np.take_along_axis(values, np.minimum(index, values.shape[2] - 1)[..., None], axis=2)[..., 0]

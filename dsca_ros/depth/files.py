@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -40,7 +41,9 @@ def list_frames(source: Path, target: Path) -> list[tuple[Path, Path]]:
     if source.is_dir():
         if target.suffix.lower() in SUFFIXES:
             raise DepthFileError(f"{source} is a folder, so {target} must be one too")
-        jobs = [(p, target / p.name) for p in sorted(source.iterdir()) if p.suffix.lower() in SUFFIXES]
+        jobs = [
+            (p, target / p.name) for p in sorted(source.iterdir()) if p.suffix.lower() in SUFFIXES and not p.is_dir()
+        ]
         if not jobs:
             raise DepthFileError(f"{source}: no .png or .npy in this folder")
     else:
@@ -77,10 +80,14 @@ def read_depth(path: Path, unit: float) -> DepthImage:
         raise DepthFileError(f"{path}: cannot be read ({reason})") from None
     if raw is None:
         raise DepthFileError(f"{path}: not an image that can be read")
-    if raw.ndim != 2 or raw.size == 0:
+    if raw.size == 0:
+        raise DepthFileError(f"{path}: shape {raw.shape}; there is no pixel in it")
+    if raw.ndim != 2:
         raise DepthFileError(f"{path}: shape {raw.shape}; depth has one channel: is this a colour picture of it?")
     if raw.dtype.kind == "f":
-        metres = np.where(np.isfinite(raw) & (raw > 0), raw, 0.0).astype(np.float32)
+        with np.errstate(over="ignore"):
+            metres = raw.astype(np.float32)  # first: what float32 cannot hold is infinite, and no depth
+        metres = np.where(np.isfinite(metres) & (metres > 0), metres, np.float32(0.0))
     elif raw.dtype.kind in "ui":
         full = np.iinfo(raw.dtype).max
         # The largest value is "no reading" in every driver's files; depth never reaches it.
@@ -116,4 +123,6 @@ def write_depth(path: Path, metres: np.ndarray, like: DepthImage, unit: float) -
             partial.write_bytes(cv2.imencode(".png", values)[1].tobytes())
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise DepthFileError(f"{path}: cannot be written ({error.strerror})") from None

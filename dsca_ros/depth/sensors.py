@@ -267,6 +267,17 @@ SENSORS: dict[str, Sensor] = {
 }
 
 
+def find_sensor(name: str) -> Sensor:
+    """The model of that name in `SENSORS`.
+
+    Raises:
+        ValueError: naming what there is, if there is none.
+    """
+    if name not in SENSORS:
+        raise ValueError(f"there is no sensor {name!r}; there are: {', '.join(SENSORS)}")
+    return SENSORS[name]
+
+
 def correlated_noise(shape: tuple[int, ...], smooth_share: float, reach: int, rng: np.random.Generator) -> np.ndarray:
     """Noise of unit variance, of which ``smooth_share`` is correlated over about 2 * reach + 1 pixels; float32."""
     white = rng.standard_normal(shape, np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.scenes import Scene
-from dsca_ros.depth.sensors import SENSORS
+from dsca_ros.depth.sensors import find_sensor
 
 #: Scenes from here on are held out: for validation, evaluation and the demo, never for training.
 HELD_OUT_SEED = 1_000_000
@@ -41,8 +41,7 @@ class SyntheticStream:
     scene: Scene = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.sensor not in SENSORS:
-            raise ValueError(f"there is no sensor {self.sensor!r}; there are: {', '.join(SENSORS)}")
+        find_sensor(self.sensor)
         object.__setattr__(self, "scene", Scene.random(self.seed))
 
     def phase(self, index: int) -> float:
@@ -51,7 +50,7 @@ class SyntheticStream:
 
     def measured(self, index: int) -> np.ndarray:
         """What the sensor gives for frame ``index``: [H, W] float32 metres, 0 invalid."""
-        model = SENSORS[self.sensor]
+        model = find_sensor(self.sensor)
         rng = np.random.default_rng([self.seed, index % self.frames])
         return model.measure(self.scene.render(self.camera, self.phase(index)), self.camera, rng)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -32,17 +33,22 @@ class ExportError(ValueError):
     """Something that cannot be exported; the text says what to do."""
 
 
-def save_weights(checkpoint: Path, folder: Path) -> list[Path]:
+def save_weights(checkpoint: Path, folder: Path, manifest: Path | None = None) -> list[Path]:
     """The averaged weights of a checkpoint that validated best, as float16 safetensors, the recipe in their metadata.
 
     A network for cameras is as good at every smaller scale: its first stages are written as models of their own.
+
+    Args:
+        checkpoint: of `dsca train`.
+        folder: where to.
+        manifest: of the models that the names must agree with; None is the folder's.
     """
     try:
         state = load_checkpoint(checkpoint)
     except RecipeError as error:
         raise ExportError(str(error)) from None
     whole, best = Recipe.from_dict(state["recipe"]), state["best"]
-    _check_name(folder / MANIFEST, whole)
+    _check_name(manifest or folder / MANIFEST, whole)
     if not best:
         raise ExportError(f"{checkpoint}: no validation yet; train on with --resume")
     written = []
@@ -146,28 +152,50 @@ def export_model(source: Path, folder: Path) -> list[Path]:
         The files written.
 
     Raises:
-        ExportError: if the source is not there, or is neither of the two.
+        ExportError: if the source is not there, or is neither of the two, or the folder cannot be written to; what
+            was in it still is.
     """
     if not source.is_file():
         raise ExportError(f"{source}: no such file; give a checkpoint.pt of `dsca train`, or a .safetensors")
-    folder.mkdir(parents=True, exist_ok=True)
-    all_weights = [source] if source.suffix == ".safetensors" else save_weights(source, folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Aside first: a full disk must not cost the models that are there.
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as aside:
+            return _export(source, folder, Path(aside))
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(f"cannot write to {folder} ({reason}); make room, or name another --folder") from None
+
+
+def _export(source: Path, folder: Path, aside: Path) -> list[Path]:
+    manifest, made = folder / MANIFEST, source.suffix != ".safetensors"
+    all_weights = save_weights(source, aside, manifest) if made else [source]
     written = list(all_weights)
+    exported: list[tuple[Recipe, dict[str, dict[str, str]]]] = []
     for weights in all_weights:
         entries: dict[str, dict[str, str]] = {}
         for precision in PRECISIONS:
             network, recipe = load_weights(weights)
-            _check_name(folder / MANIFEST, recipe)
-            path = folder / f"{recipe.name}-{precision}.onnx"
+            _check_name(manifest, recipe)
+            path = aside / f"{recipe.name}-{precision}.onnx"
             export_onnx(network, path, domain_of(recipe), half=precision == "fp16")
             entries[precision] = {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             written.append(path)
-        _update_manifest(folder / MANIFEST, recipe, entries)
-    return written
+        exported.append((recipe, entries))
+    placed = [path.replace(folder / path.name) if path.parent == aside else path for path in written]
+    for recipe, entries in exported:
+        _update_manifest(manifest, recipe, entries)
+    return placed
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    return (load_plain(path.read_text()) if path.exists() else None) or {"models": {}}
+    try:
+        manifest = (load_plain(path.read_text()) if path.exists() else None) or {"models": {}}
+        if not all(isinstance(about["scales"], dict) for about in manifest["models"].values()):
+            raise TypeError
+    except (UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        raise ExportError(f"{path} is damaged: mend it, or export to another --folder") from None
+    return dict(manifest)
 
 
 def _check_name(path: Path, recipe: Recipe) -> None:

@@ -165,6 +165,8 @@ def create_engine(
         EngineError: if the name is unknown, no such model exists, it is for other images, or the
             engine cannot run here.
     """
+    if threads < 0:
+        raise EngineError(f"threads is {threads}; 0 takes the number of cores")
     files, usable = _choose(engine, model, scale, precision, domain, folder)
     for kind in usable:
         try:

@@ -28,6 +28,8 @@ from dsca_ros.evaluation.published import NAMES, Case
 NOISY = "-noisy"
 BICUBIC = "Bicubic"
 SEEDS = 5
+#: Of the paper's tables.
+SCALES = (2, 4, 8)
 #: Depth models see level v as the inverse depth v / 100 m: a disparity, in the domain they work in.
 LEVELS_PER_INVERSE_METRE = 100.0
 #: All levels but 0 lie within it.
@@ -79,7 +81,7 @@ def load_maps(folder: Path) -> dict[str, np.ndarray]:
     """The ten maps, [H, W] uint8 by name.
 
     Raises:
-        BenchmarkError: if one is missing, or is not an 8-bit map.
+        BenchmarkError: if one is missing, is not an 8-bit map, or is smaller than the largest scale.
     """
     if not folder.is_dir():
         raise BenchmarkError(f"{folder}: no such folder; --data names the folder with art.png to venus.png")
@@ -92,6 +94,8 @@ def load_maps(folder: Path) -> dict[str, np.ndarray]:
         if image is None or image.dtype != np.uint8 or image.ndim != 2:
             what = "not an image" if image is None else f"{image.dtype} of shape {image.shape}"
             raise BenchmarkError(f"{folder / name}.png: {what}; expected an 8-bit map of one channel")
+        if min(image.shape) < max(SCALES):
+            raise BenchmarkError(f"{folder / name}.png: {image.shape[1]}x{image.shape[0]} pixels are no map to shrink")
         maps[name] = image
     return maps
 
@@ -142,24 +146,27 @@ def self_ensemble(enlarge: Callable[[np.ndarray], np.ndarray], low: np.ndarray) 
 
 
 def benchmark_models(models: list[str], scales: list[int], precision: str) -> list[ModelFile]:
-    """The exported graphs to measure: those named, or all that take levels.
+    """The exported graphs to measure: those named, or all that take levels; at the scales named, or at all.
 
     Raises:
-        BenchmarkError: if there is none.
+        BenchmarkError: if there is none of a name or a scale.
     """
     chosen = [
         file
         for file in list_models()
         if file.precision == precision
-        and file.scale in scales
+        and file.scale in (scales or SCALES)
         and (file.model in models if models else file.domain == LEVELS)
     ]
     absent = set(models) - {file.model for file in chosen}
     if absent or not chosen:
         what = f"no model {min(absent)!r}" if absent else "no model of the benchmark's domain"
         raise BenchmarkError(
-            f"{what} at scale {', '.join(map(str, scales))} in {precision}; `dsca info` lists what there is"
+            f"{what} at scale {', '.join(map(str, scales or SCALES))} in {precision}; `dsca info` lists what there is"
         )
+    unserved = set(scales) - {file.scale for file in chosen}
+    if unserved:
+        raise BenchmarkError(f"no model to measure at scale {min(unserved)} in {precision}; `dsca info` lists all")
     return chosen
 
 

@@ -33,7 +33,7 @@ from dsca_ros.evaluation.recordings import DepthSet
 Enlarge = Callable[[np.ndarray], np.ndarray]
 #: Pixels that change by less between two frames, metres and share of depth, show a part that stands still.
 STILL_METRES, STILL_SHARE = 0.02, 0.02
-#: Frames with less of their pixels valid are left out.
+#: Frames with less of their pixels valid, or smaller than the scale, are left out.
 LEAST_VALID = 0.05
 #: Planes flatter than this, metres, are computed and not recorded: nothing can be held to them.
 LEAST_PLANE_RMS = 1e-5
@@ -160,6 +160,11 @@ def cut(depth: np.ndarray, scale: int) -> np.ndarray:
     return depth[: depth.shape[0] // scale * scale, : depth.shape[1] // scale * scale]
 
 
+def enough(depth: np.ndarray) -> bool:
+    """Whether a frame has enough valid pixels to be measured."""
+    return depth.size > 0 and (depth > 0).mean() >= LEAST_VALID
+
+
 def truth_rows(
     name: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]], network: str, upsample: Enlarge, scale: int
 ) -> list[dict[str, Any]]:
@@ -188,7 +193,7 @@ def decimated(depth_set: DepthSet, frames: int, scale: int) -> Iterator[tuple[np
     for index in chosen(depth_set, frames):
         measured, truth = cut(depth_set.depth(index), scale), cut(depth_set.truth(index), scale)
         source = decimate(measured, scale)
-        if (source > 0).mean() >= LEAST_VALID:
+        if enough(source):
             yield source, truth
 
 
@@ -200,10 +205,10 @@ def recorded_rows(
     tallies = {method: RecordedFigures() for method in methods}
     for index in chosen(depth_set, frames):
         frame = depth_set.depth(index)
-        if (frame > 0).mean() < LEAST_VALID:
-            continue
         recorded = cut(frame, scale)
         source = decimate(recorded, scale)
+        if not (source.size and enough(frame)):
+            continue
         results = {method: enlarge(source) for method, enlarge in methods.items()}
         where = common(results, network, recorded)
         following = depth_set.depth(index + 1) if index + 1 < len(depth_set.frames) else None

@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dsca_ros.engine.zoo import DEPTH, ModelFile, list_models
-from dsca_ros.evaluation.fidelity import decimated, recorded_rows, truth_rows
+from dsca_ros.depth.files import DepthFileError
+from dsca_ros.engine.base import EngineError
+from dsca_ros.engine.zoo import DEPTH, MANIFEST, ModelFile, list_models
+from dsca_ros.evaluation.fidelity import chosen, decimated, recorded_rows, truth_rows
 from dsca_ros.evaluation.folders import make_folder
 from dsca_ros.evaluation.held_out import held_out_frames
 from dsca_ros.evaluation.recordings import DepthSet, SetError, holds_frames, open_set
@@ -24,6 +26,8 @@ SYNTHETIC = "synthetic"
 SENSORS = ("stereo", "kinect_v1", "tof")
 #: The networks take what lies within; sets leave out what is too far for their camera.
 DEPTH_RANGE = (0.1, 20.0)
+#: Measured where none are named.
+SCALES = (2, 4)
 
 
 @dataclass(frozen=True)
@@ -93,12 +97,19 @@ def run_fidelity(names: list[str], settings: FidelitySettings, console: Console)
     """
     sets = open_sets(names)
     make_folder(settings.pictures)
+    for depth_set in sets:
+        if isinstance(depth_set, DepthSet):
+            check_frames(depth_set, settings.frames)
     models = [file for file in _usable(list_models(), settings) if not settings.models or file.model in settings.models]
     absent = set(settings.models) - {file.model for file in models}
     if absent or not models:
         what = f"no model {min(absent)!r}" if absent else "no model for depth"
-        raise SetError(f"{what} at scale {', '.join(map(str, settings.scales))}; `dsca info` lists what there is")
-    peers = _usable(list_models(settings.peers), settings) if settings.peers is not None else []
+        scales = ", ".join(map(str, settings.scales or SCALES))
+        raise SetError(f"{what} at scale {scales}; `dsca info` lists what there is")
+    unserved = set(settings.scales) - {file.scale for file in models}
+    if unserved:
+        raise SetError(f"no model to measure at scale {min(unserved)}; `dsca info` lists what there is")
+    peers = _usable(_peers(settings.peers), settings) if settings.peers is not None else []
     rows: list[dict[str, Any]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -126,12 +137,40 @@ def run_fidelity(names: list[str], settings: FidelitySettings, console: Console)
     return {"sets": rows}, {file.model for file in models}
 
 
+def _peers(folder: Path) -> list[ModelFile]:
+    try:
+        return list_models(folder)
+    except EngineError:
+        raise SetError(f"{folder}: no {MANIFEST} that can be read; --peers names a folder of models with one") from None
+
+
+def check_frames(depth_set: DepthSet, frames: int) -> None:
+    """Reads what will be measured: a damaged frame is told now, not after an hour.
+
+    Raises:
+        SetError: for the first that cannot be read, or whose exact depth is of another size.
+    """
+    indices = chosen(depth_set, frames)
+    recorded = depth_set.info.kind == "recorded"
+    following = [index + 1 for index in indices if recorded and index + 1 < len(depth_set.frames)]
+    try:
+        for index in sorted({*indices, *following, len(depth_set.frames) // 2}):  # the middle one is drawn
+            shape = depth_set.depth(index).shape
+            exact = shape if recorded else depth_set.truth(index).shape
+            if exact != shape:
+                raise SetError(
+                    f"{depth_set.frames[index]}: {shape[1]}x{shape[0]} pixels, and {exact[1]}x{exact[0]} of exact depth"
+                )
+    except DepthFileError as error:
+        raise SetError(str(error)) from None
+
+
 def _usable(files: list[ModelFile], settings: FidelitySettings) -> list[ModelFile]:
     """Those for cameras, at the scales and in the precision that are asked for."""
     return [
         file
         for file in files
-        if file.domain == DEPTH and file.precision == settings.precision and file.scale in settings.scales
+        if file.domain == DEPTH and file.precision == settings.precision and file.scale in (settings.scales or SCALES)
     ]
 
 

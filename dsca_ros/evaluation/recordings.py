@@ -90,7 +90,7 @@ class DepthSet:
     @cached_property
     def frames(self) -> list[Path]:
         """The frames, in order of name."""
-        return sorted(p for p in self.folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        return sorted(p for p in self.folder.iterdir() if is_frame(p))
 
     def depth(self, index: int) -> np.ndarray:
         """A frame: [H, W] float32 metres, 0 invalid."""
@@ -125,9 +125,14 @@ class DepthSet:
         return pose if sound else None
 
 
+def is_frame(path: Path) -> bool:
+    """Whether a path is a frame by its name, and a file."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+
+
 def holds_frames(folder: Path) -> bool:
     """Whether a folder is a set itself, and not a folder of sets."""
-    return (folder / "set.yaml").exists() or any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
+    return (folder / "set.yaml").exists() or any(is_frame(p) for p in folder.iterdir())
 
 
 def open_set(folder: Path) -> DepthSet:

@@ -14,7 +14,7 @@ from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.files import DepthFileError
 from dsca_ros.depth.scenes import Scene
 from dsca_ros.depth.sensor_fit import LEAST_WINDOWS, NoisePoint, SensorFit, fit_sensor, noise_at
-from dsca_ros.depth.sensors import SENSORS
+from dsca_ros.depth.sensors import SENSORS, find_sensor
 from dsca_ros.depth.synthetic import HELD_OUT_SEED
 from dsca_ros.evaluation.fidelity_run import open_sets
 from dsca_ros.evaluation.folders import make_folder
@@ -55,10 +55,11 @@ def run_sensors(names: list[str], settings: SensorSettings, console: Console) ->
         ``sets[]``, a row for each set, see `measure_set`.
 
     Raises:
-        SetError: if a set is not there or cannot be read, or there is no such model.
+        SetError: if a set is not there or cannot be read.
+        ValueError: if there is no such model.
     """
-    if settings.model and settings.model not in SENSORS:
-        raise SetError(f"there is no sensor {settings.model!r}; there are: {', '.join(SENSORS)}")
+    if settings.model:
+        find_sensor(settings.model)
     opened = open_sets(names)
     sets = [found for found in opened if isinstance(found, DepthSet)]
     if len(sets) < len(opened):

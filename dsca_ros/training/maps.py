@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dsca_ros.depth.files import READ_ERRORS
 from dsca_ros.depth.imresize import imresize, to_uint8
 from dsca_ros.depth.levels import NOISE
 from dsca_ros.training.batch import Batch
@@ -77,9 +77,10 @@ def read_map(path: Path, folder: MapFolder) -> np.ndarray:
                 image = file[file.files[0]]
         else:
             image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except (OSError, EOFError, ValueError, IndexError, zipfile.BadZipFile) as error:
-        raise MapError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    if image is None or image.ndim != 2:
+    except READ_ERRORS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise MapError(f"{path}: cannot be read ({reason})") from None
+    if image is None or image.ndim != 2 or image.size == 0:
         raise MapError(f"{path}: not a map of one channel; expected a PNG or npz of depth or disparity")
     if image.dtype.kind == "f":
         image = np.floor(np.nan_to_num(image) / folder.step + 0.5)
@@ -107,8 +108,11 @@ def load_folder(data: Path, name: str, cache: Path) -> dict[str, np.ndarray]:
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise MapError(f"cannot write {cached} ({error.strerror}); make room, or name another --folder") from None
-    with np.load(cached) as stored:
-        return {stem: stored[stem] for stem in stored.files}
+    try:
+        with np.load(cached) as stored:
+            return {stem: stored[stem] for stem in stored.files}
+    except READ_ERRORS:
+        raise MapError(f"{cached} is damaged: remove it, and it is made anew") from None
 
 
 def held_out(stem: str) -> bool:

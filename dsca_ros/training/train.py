@@ -227,7 +227,7 @@ def _append(log: Path, row: Sequence[object], mode: str = "a") -> None:
 
 def _cut_log(log: Path, step: int, columns: Sequence[str]) -> None:
     """Drops rows later than the checkpoint: those steps are trained again. A lost log starts anew."""
-    lines = log.read_text().splitlines() if log.exists() else []
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     head = ",".join(columns)
     rows = lines[1:] if lines and lines[0] == head else []
     kept = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= step]
@@ -254,11 +254,17 @@ def load_checkpoint(checkpoint: Path, device: torch.device | str = "cpu") -> dic
     """
     try:
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+    except Exception as error:  # torch's unpickler raises nearly anything for a file that is none
+        named = isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
+        # What torch says about others is long, and advises to run code from them.
+        reason = str(error) if named else "damaged, cut short, or something else"
+        raise RecipeError(f"{checkpoint}: not a checkpoint of `dsca train` ({reason})") from None
+    try:
         Recipe.from_dict(state["recipe"], str(checkpoint))
         if not {"step", "seconds", "running", "network", "ema", "optimiser", "best"} <= state.keys():
             raise ValueError("of another version")
         return dict(state)
-    except Exception as error:  # torch's unpickler raises nearly anything for a file that is none
+    except Exception as error:  # a file that torch can read may hold nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RecipeError(f"{checkpoint}: not a checkpoint of `dsca train` ({reason})") from None
 
@@ -282,4 +288,4 @@ def draw_curve(log: Path, picture: Path, title: str, task: Task) -> None:
         right.plot(column["step"], column[rival], "--", color=f"C{index}", label=rival.removeprefix("val_"))
     right.set(xlabel="step", ylabel=task.unit, title="held out")
     right.legend(fontsize=8)
-    figure.savefig(picture, dpi=110)
+    write_aside(picture, lambda partial: figure.savefig(partial, dpi=110, format="png"))

@@ -129,7 +129,36 @@ def test_damaged_files_are_named_in_one_line(tmp_path, name):
     assert len(str(raised.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("shape", [(4, 4, 3), (4,), (0, 4), (1, 4, 4)])
+def test_an_image_without_pixels_is_told_so(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((0, 4), np.float32))
+    with pytest.raises(DepthFileError, match="no pixel in it"):
+        read_depth(tmp_path / "a.npy", 0.001)
+
+
+def test_depth_beyond_float32_is_none_and_no_warning(tmp_path, recwarn):
+    np.save(tmp_path / "a.npy", np.array([[1e300, 1.5], [-1e300, np.nan]]))
+    assert read_depth(tmp_path / "a.npy", 0.001).metres.tolist() == [[0.0, 1.5], [0.0, 0.0]]
+    assert not recwarn.list
+
+
+def test_a_folder_in_a_folder_of_frames_is_no_frame(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((2, 2), np.float32))
+    (tmp_path / "b.png").mkdir()
+    assert [path.name for path, _ in list_frames(tmp_path, tmp_path / "out")] == ["a.npy"]
+
+
+def test_a_full_disk_leaves_no_half_image(tmp_path, monkeypatch):
+    def full(self: Path, data: bytes) -> None:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DepthFileError, match="No space left"):
+        write_depth(tmp_path / "a.png", np.ones((2, 2), np.float32), DepthImage(np.ones(()), np.dtype("u2")), 0.001)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (4,), (1, 4, 4)])
 def test_only_one_channel_is_depth(tmp_path, shape):
     np.save(tmp_path / "a.npy", np.ones(shape, np.float32))
     with pytest.raises(DepthFileError, match="one channel"):

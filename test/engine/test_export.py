@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -13,6 +15,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
 from dsca_ros.depth import resample  # noqa: E402
+from dsca_ros.engine import export  # noqa: E402
 from dsca_ros.engine.export import ExportError, export_model, export_onnx, load_weights, save_weights  # noqa: E402
 from dsca_ros.engine.onnxruntime import OnnxRuntimeEngine  # noqa: E402
 from dsca_ros.engine.zoo import LEVELS, list_models  # noqa: E402
@@ -344,3 +347,26 @@ def test_a_name_taken_by_another_domain_is_refused_and_nothing_is_written(
     with pytest.raises(ExportError, match="has a tiny for depth, and this one is for levels"):
         export_model(checkpoint, tmp_path)
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+
+def test_a_full_disk_costs_no_model_that_is_there(tiny_models, tiny_checkpoint, tmp_path, monkeypatch):
+    folder = tmp_path / "models"
+    shutil.copytree(tiny_models, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(graph: object, path: Path, *_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "export_graph", full)
+    with pytest.raises(ExportError, match=r"cannot write to .*No space left on device"):
+        export_model(tiny_checkpoint, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("text", ["- a list", "models: {m: 3}", "models: [", "models: {m: {scales: 2}}"])
+def test_a_damaged_manifest_is_named(tiny_checkpoint, tmp_path, text):
+    (tmp_path / "manifest.yaml").write_text(text)
+    with pytest.raises(ExportError, match=r"manifest\.yaml is damaged"):
+        export_model(tiny_checkpoint, tmp_path)
+    assert (tmp_path / "manifest.yaml").read_text() == text

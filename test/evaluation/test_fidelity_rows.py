@@ -492,6 +492,7 @@ def test_peers_are_measured_beside_and_are_none_of_the_networks(make_set, two_ne
         (["plain"], [4], "fp32", "no model 'plain' at scale 4"),
         (["maps"], [2], "fp32", "no model 'maps'"),
         ([], [8], "fp32", "no model for depth at scale 8"),
+        ([], [2, 8], "fp32", "no model to measure at scale 8"),
         ([], [2], "int8", "no model for depth"),
     ],
 )
@@ -580,3 +581,26 @@ def test_a_set_without_any_depth_can_be_drawn(make_set, draw):
 
 def test_a_flat_wall_is_drawn(make_set, draw):
     assert min(len(cloud) for cloud in draw(make_set([wall()]))) > 0
+
+
+def test_a_frame_smaller_than_the_scale_is_left_out(make_set):
+    found = make_set([wall()[:1, :1]])
+    rows = recorded_rows(found, 1, "flat", lambda depth: depth.repeat(2, 0).repeat(2, 1), 2)
+    assert all(row["surface_mae_mm"] is None for row in rows)
+    assert not list(decimated(found, 1, 2))
+
+
+def test_frames_are_read_before_anything_is_measured(make_set, two_networks, quiet):
+    folder = make_set([wall(), wall(), wall()]).folder
+    sorted(folder.glob("*.*"))[1].write_bytes(b"PK junk")
+    with pytest.raises(SetError, match="cannot be read"):
+        run_fidelity([str(folder)], FidelitySettings(["flat"], [2], 1), quiet)
+    assert two_networks == []
+
+
+def test_exact_depth_of_another_size_is_named(make_set, two_networks, quiet):
+    make_set([np.ones((6, 7))], "exact")
+    folder = make_set([np.ones((6, 8))], kind="truth", truth="../exact").folder
+    with pytest.raises(SetError, match="8x6 pixels, and 7x6 of exact depth"):
+        run_fidelity([str(folder)], FidelitySettings(["flat"], [2], 1), quiet)
+    assert two_networks == []

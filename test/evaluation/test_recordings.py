@@ -62,6 +62,12 @@ def test_frames_are_in_order_of_name_whatever_their_format(tmp_path):
         np.testing.assert_allclose(depth, METRES, atol=0.0006 if index == 1 else 0)
 
 
+def test_a_folder_named_like_a_frame_is_none(tmp_path):
+    save(tmp_path, "a.png")
+    (tmp_path / "b.png").mkdir()
+    assert [path.name for path in open_set(tmp_path).frames] == ["a.png"]
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     assert "no such folder" in refused(tmp_path / "none")
     assert "no such folder" in refused(save(tmp_path, "a.png"))  # a file is none

@@ -130,6 +130,14 @@ def test_the_cache_gives_the_same_as_decoding(data, tmp_path, monkeypatch):
     assert [p.suffix for p in (tmp_path / "cache").iterdir()] == [".npz"]
 
 
+def test_a_damaged_cache_is_named(data, tmp_path):
+    load_folder(data, "middlebury", tmp_path / "cache")
+    (cached,) = (tmp_path / "cache").iterdir()
+    cached.write_bytes(b"PK junk")
+    with pytest.raises(MapError, match="is damaged: remove it"):
+        load_folder(data, "middlebury", tmp_path / "cache")
+
+
 def test_a_folder_that_changed_is_decoded_again(data, tmp_path):
     before = load_folder(data, "middlebury", tmp_path / "cache")
     cv2.imwrite(str(data / "middlebury" / "new.png"), np.full((9, 9), 5, np.uint8))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -296,6 +297,19 @@ def test_a_damaged_checkpoint_is_named(tmp_path, content):
     (tmp_path / "checkpoint.pt").write_bytes(content)
     with pytest.raises(RecipeError, match="not a checkpoint"):
         training.train(RECIPE, tmp_path, True, Silent())
+
+
+def test_a_disk_that_is_full_at_the_curve_is_one_line(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    def full(self: Figure, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(RecipeError, match=r"cannot write .*curve\.png .*--resume"):
+        training.train(replace(MAPS, steps=1), tmp_path / "run", False, Silent())
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"checkpoint.pt", "log.csv"}
 
 
 @pytest.mark.parametrize("lost", ["optimiser", "best", "ema", "recipe"])
