@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import itertools
 import shutil
@@ -106,7 +107,7 @@ def another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A model of another name, with the files of the default one."""
     folder = Path(shutil.copytree(models_folder(), tmp_path / "models"))
     manifest = yaml.safe_load((folder / MANIFEST).read_text())
-    manifest["models"]["another"] = manifest["models"]["dsca-nano"]
+    manifest["models"]["another"] = copy.deepcopy(manifest["models"]["dsca-nano"])  # else YAML writes an alias
     (folder / MANIFEST).write_text(yaml.safe_dump(manifest))
     monkeypatch.setenv("DSCA_MODELS", str(folder))
     return "another"
@@ -460,10 +461,10 @@ KINDS: list[dict[str, object]] = [
     {"max_depth": 99.0},
 ]
 #: Changes that settle what is allocated once, those that are measured, and what they may add, bytes: each of the 48
-#: networks that are loaded meanwhile takes 5 MB, so a leak is 240 MB; OpenVINO keeps idle threads, and caches.
+#: networks that are loaded meanwhile takes 5 MB, so a leak is 240 MB; OpenVINO keeps idle threads, and caches of 35 MB.
 #: What every change of one kind left open would be CHANGES / len(KINDS) files, twice what DDS may open by itself.
 SETTLE, CHANGES = 100, 200
-ALLOWED, IDLE, OPENED = 32 * 2**20, 4, 4
+ALLOWED, IDLE, OPENED = 64 * 2**20, 4, 4
 
 
 def changes(count: int) -> list[dict[str, object]]:
