@@ -126,9 +126,11 @@ class StartingEngine:
         raise EngineNotReady(f"{self.state.lower()}: {self.note}")
 
     def _start(self, shape: tuple[int, int], dtype: np.dtype) -> None:
-        """Begins to prepare for a size, unless a try is under way or the pause is not over."""
+        """Begins to prepare for a size, unless a try is under way, has just ended well, or the pause is not over."""
         with self._lock:
             if self._closed or self._thread is not None or (self._failure and self._clock() < self._retry_at):
+                return
+            if (shape, dtype.name) in self._ready:  # since the caller looked
                 return
             self._thread = threading.Thread(
                 target=self._prepare, args=(shape, dtype), name="dsca_engine_start", daemon=True

@@ -66,7 +66,8 @@ def test_it_loads_and_gives_its_scale(model):
     constant = np.full((17, 23), 2000, np.uint16) if model.domain == DEPTH else np.full((17, 23), 90, np.uint8)
     result = engine.infer(constant, RANGE)
     assert result.shape == (17 * model.scale, 23 * model.scale) and result.dtype == constant.dtype
-    np.testing.assert_allclose(result.astype(float), constant[0, 0], atol=1)
+    # Who expects noise everywhere may be two levels off in a corner.
+    np.testing.assert_allclose(result.astype(float), constant[0, 0], atol=2 if model.model.endswith("-noisy") else 1)
 
 
 def image_for(domain: str, seed: int, width: int, height: int) -> np.ndarray:
