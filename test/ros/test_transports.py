@@ -270,7 +270,9 @@ def test_a_driver_that_goes_and_comes_back_with_another_profile_is_taken_up_at_i
         assert graph.listener.infos[key(image)].width == 2 * width
         assert graph.listener.clouds[key(image)].height == 2 * height
         graph.status(lambda v: v["state"] == "RUNNING", "of RUNNING")
-    assert graph.counter("rejected_short_data") == graph.counter("published") - 1 == len(profiles)
+    assert graph.counter("published") == 1 + len(profiles)
+    # One that a good frame followed at once may have been passed over: the newest wins.
+    assert 1 <= graph.counter("rejected_short_data") <= len(profiles)
 
 
 # --- namespaces ---------------------------------------------------------------------------------
