@@ -101,9 +101,10 @@ def test_the_document_on_recordings_names_every_option(command):
     assert [option for option in options if f"{option}`" not in text and f"{option} " not in text] == []
 
 
-def test_tables_of_performance_are_those_of_their_file():
-    figures = json.loads((DOCS / "results" / "bench.json").read_text())
-    assert part((DOCS / "performance.md").read_text(), "bench") == bench_markdown(figures)
+@pytest.mark.parametrize("name", ["bench", "points"])
+def test_tables_of_performance_are_those_of_their_file(name: str):
+    figures = json.loads((DOCS / "results" / f"{name}.json").read_text())
+    assert part((DOCS / "performance.md").read_text(), name) == bench_markdown(figures)
 
 
 def test_what_a_plain_network_is_said_to_reach_is_what_was_measured():
