@@ -20,15 +20,16 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = {
     "share": set(),
     "plain_yaml": set(),
-    "depth": set(),
+    "aside": set(),
+    "depth": {"aside"},
     "network": set(),
-    "training": {"depth", "network", "plain_yaml"},
-    "engine": {"share", "depth", "plain_yaml"},
+    "training": {"aside", "depth", "network", "plain_yaml"},
+    "engine": {"aside", "share", "depth", "plain_yaml"},
     "upsampler": {"share", "depth", "engine"},
     "ros": {"share", "depth", "engine", "upsampler"},
     "replay": {"share", "depth", "engine", "upsampler"},
     "evaluation": {"share", "depth", "engine", "plain_yaml", "upsampler"},
-    "cli": {"share", "depth", "training", "engine", "upsampler", "ros", "replay", "evaluation"},
+    "cli": {"aside", "share", "depth", "training", "engine", "upsampler", "ros", "replay", "evaluation"},
 }
 #: Files that may reach further than their part.
 EXTRA = {"engine/export.py": {"network", "training"}, "engine/torch.py": set(), "engine/cost.py": set()}

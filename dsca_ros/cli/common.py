@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 import typer
 from rich.console import Console
 
+from dsca_ros.aside import written_aside
 from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_SCALE
 
 console = Console(stderr=True)
@@ -68,14 +68,11 @@ def write_text(text: str, target: str | None) -> None:
         sys.stdout.write(text)
         return
     path = _file(target)
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with written_aside(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         fail(f"cannot write {path}: {error.strerror}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+
+from dsca_ros.aside import written_aside
 
 SUFFIXES = (".png", ".npy")
 #: What numpy, its zip archives and OpenCV raise for a file that is damaged, or another than its name says.
@@ -113,16 +114,13 @@ def write_depth(path: Path, metres: np.ndarray, like: DepthImage, unit: float) -
         values = steps.astype(dtype)
     else:
         values = metres.astype(like.dtype)
-    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".npy":
-            with partial.open("wb") as file:
-                np.save(file, values)
-        else:
-            partial.write_bytes(cv2.imencode(".png", values)[1].tobytes())
-        partial.replace(path)
+        with written_aside(path) as partial:
+            if path.suffix.lower() == ".npy":
+                with partial.open("wb") as file:
+                    np.save(file, values)
+            else:
+                partial.write_bytes(cv2.imencode(".png", values)[1].tobytes())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise DepthFileError(f"{path}: cannot be written ({error.strerror})") from None

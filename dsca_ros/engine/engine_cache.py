@@ -15,19 +15,19 @@ import logging
 import os
 import re
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dsca_ros.aside import PARTIAL, written_aside
 from dsca_ros.engine.base import EngineError
 
 log = logging.getLogger(__name__)
 
 MAGIC = b"dsca_ros engine 1\n"
-SUFFIX, LOCK, PARTIAL = ".engine", ".lock", ".partial"
+SUFFIX, LOCK = ".engine", ".lock"
 #: How often a build that waits for another one looks whether that is done, seconds.
 LOOK_EVERY = 0.2
 #: What this package writes into the folder: engines and, beside them, locks, timings and what is half written.
@@ -126,7 +126,7 @@ class EngineCache:
         path = self.path(key)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_aside(path, MAGIC + json.dumps(about).encode() + b"\n" + engine.plan)
+            write_readable(path, MAGIC + json.dumps(about).encode() + b"\n" + engine.plan)
         except OSError as error:
             log.warning(
                 "cannot keep the engine in %s (%s): it will be built again at the next start; remedy: make room there, "
@@ -227,25 +227,15 @@ class EngineCache:
         return count, size
 
 
-def write_aside(path: Path, data: bytes) -> None:
-    """Writes a file under a name of its own and renames it: under its final name it is whole, or not there.
+def write_readable(path: Path, data: bytes) -> None:
+    """Writes a file, in one step, for all users: an engine built for an image of a robot is read by another one.
 
     Raises:
         OSError: if it cannot; then nothing is left behind.
     """
-    handle, partial = tempfile.mkstemp(suffix=PARTIAL, prefix=path.stem, dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # For all users, as other files are: an engine built for an image of a robot is read by another user.
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise
+    with written_aside(path, sync=True) as partial:
+        partial.write_bytes(data)
+        partial.chmod(0o644)
 
 
 def _open_lock(path: Path) -> BinaryIO:

@@ -18,6 +18,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from dsca_ros.aside import written_aside
 from dsca_ros.engine.zoo import DEPTH, LEVELS, MANIFEST, PRECISIONS
 from dsca_ros.network.camera_graph import CameraGraph
 from dsca_ros.network.dsca import DSCA
@@ -213,6 +214,5 @@ def _update_manifest(path: Path, recipe: Recipe, entries: dict[str, dict[str, st
     model = manifest["models"].setdefault(recipe.model, {"domain": domain_of(recipe), "scales": {}})
     model["scales"][recipe.scale] = entries
     text = "# Exported graphs and their hashes; written by `dsca export`.\n" + yaml.safe_dump(manifest)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    with written_aside(path) as partial:
+        partial.write_text(text)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dsca_ros.engine import tensorrt_build as trt
 from dsca_ros.engine.base import EngineError
-from dsca_ros.engine.engine_cache import EngineCache, EngineKey, StoredEngine, write_aside
+from dsca_ros.engine.engine_cache import EngineCache, EngineKey, StoredEngine, write_readable
 from dsca_ros.engine.gpu import Driver, Gpu
 from dsca_ros.engine.millimetres import BYTES_IN, take_millimetres
 from dsca_ros.engine.zoo import DEPTH, ModelFile
@@ -110,7 +110,7 @@ def _read(path: Path) -> bytes:
 def _keep(path: Path, timings: bytes) -> None:
     """Timings only save time: that they cannot be kept is no error."""
     try:
-        write_aside(path, timings)
+        write_readable(path, timings)
     except OSError as error:
         log.debug("cannot keep %s: %s", path, error)
 

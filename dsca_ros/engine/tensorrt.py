@@ -22,7 +22,7 @@ from dsca_ros.engine.accuracy import Accuracy, measure_accuracy
 from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import EngineError, Kept
 from dsca_ros.engine.cuda_graph import CudaGraph
-from dsca_ros.engine.engine_cache import EngineCache, StoredEngine, write_aside
+from dsca_ros.engine.engine_cache import EngineCache, StoredEngine, write_readable
 from dsca_ros.engine.gpu import find_driver
 from dsca_ros.engine.plans import Plan, usable_flavour
 from dsca_ros.engine.zoo import DEPTH, ModelFile, find_model
@@ -351,6 +351,6 @@ class Session:
 def _keep_jit(path: Path, runtime_cache: Any) -> None:
     """What was compiled only saves time at the next start: that it cannot be kept is no error."""
     try:
-        write_aside(path, bytes(runtime_cache.serialize()))
+        write_readable(path, bytes(runtime_cache.serialize()))
     except OSError as error:
         log.debug("cannot keep %s: %s", path, error)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dsca_ros.aside import written_aside
 from dsca_ros.depth.files import READ_ERRORS
 from dsca_ros.depth.imresize import imresize, to_uint8
 from dsca_ros.depth.levels import NOISE
@@ -98,15 +98,12 @@ def load_folder(data: Path, name: str, cache: Path) -> dict[str, np.ndarray]:
     cached = cache / f"maps-{name}-{key}.npz"
     if not cached.exists():
         maps = {path.stem: read_map(path, FOLDERS[name]) for path in paths}
-        # Aside under a name of its own, then renamed: two trainings may want the same maps at once.
-        partial = cached.with_suffix(f".{os.getpid()}.partial")
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
+            # Two trainings may want the same maps at once.
+            with written_aside(cached) as partial, partial.open("wb") as file:
                 np.savez(file, **maps)  # type: ignore[arg-type]
-            partial.replace(cached)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise MapError(f"cannot write {cached} ({error.strerror}); make room, or name another --folder") from None
     try:
         with np.load(cached) as stored:
@@ -131,6 +128,8 @@ class PatchSettings:
         noisy: the benchmark's noise is added to what the network sees.
         candidates: of so many patches drawn the one with most edges is taken: most of a map is
             smooth, and soon learnt.
+        fill_unknown: disparity that is not known is filled in before patches are taken; else no patch has a pixel of
+            it. Nearly every step in depth has some beside it, so that without this few are trained on.
     """
 
     scale: int
@@ -138,6 +137,7 @@ class PatchSettings:
     shares: dict[str, float]
     noisy: bool = False
     candidates: int = 2
+    fill_unknown: bool = False
 
 
 class PatchSource:
@@ -161,6 +161,8 @@ class PatchSource:
                 raise MapError(f"this recipe trains on maps of {name!r}: give the folder that holds it with --data")
             maps = load_folder(data, name, cache)
             kept = [m for stem, m in maps.items() if not held_out(stem) and stem not in IN_BENCHMARK]
+            if settings.fill_unknown and not FOLDERS[name].depth:
+                kept = [fill_unknown(m) for m in kept]
             self.maps[name] = [m for m in kept if min(m.shape) >= self.side]
             if not self.maps[name]:
                 raise MapError(f"{data / name}: no map of {self.side} pixels a side to train on; lower the size")

@@ -61,6 +61,7 @@ class MapData:
     size: int = 128
     noisy: bool = False
     candidates: int = 2
+    fill_unknown: bool = False
     squared_weight: float = 0.1
     squared_from: float = 0.6
     stage_weight: float = 0.5

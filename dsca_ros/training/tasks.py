@@ -169,7 +169,9 @@ class MapTask:
         scale = recipe.scale
         if settings.size % scale:
             raise RecipeError(f"size is {settings.size}, and must be a multiple of the scale {scale}")
-        patches = PatchSettings(scale, settings.size, settings.shares, settings.noisy, settings.candidates)
+        patches = PatchSettings(
+            scale, settings.size, settings.shares, settings.noisy, settings.candidates, settings.fill_unknown
+        )
         self.source = PatchSource(patches, data, cache)
         self.validation = []
         rng = np.random.default_rng(0xDA7A) if settings.noisy else None

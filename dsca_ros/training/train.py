@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dsca_ros.aside import written_aside
 from dsca_ros.network.dsca import DSCA
 from dsca_ros.training.optimiser import Optimiser
 from dsca_ros.training.recipe import Recipe, RecipeError
@@ -122,7 +123,7 @@ def train(
             "optimiser": optimiser.state_dict(),
             "best": best,
         }
-        write_aside(checkpoint, lambda partial: torch.save(state, partial))
+        _write(checkpoint, lambda partial: torch.save(state, partial))
 
     done, last = first, min(recipe.steps, stop_at or recipe.steps)
     clock = time.monotonic() - seconds
@@ -201,18 +202,12 @@ def start_from(network: torch.nn.Module, source: Path) -> None:
     network.load_state_dict(fitting, strict=False)
 
 
-def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file beside its place and renames it: what was there stays until the new one is whole.
-
-    Raises:
-        RecipeError: if it cannot be written (a full disk); the old file is still there.
-    """
-    partial = path.with_name(path.name + ".partial")
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes a file aside first: on a full disk the old one is still there."""
     try:
-        write(partial)
-        partial.replace(path)
+        with written_aside(path, sync=True) as partial:
+            write(partial)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        partial.unlink(missing_ok=True)
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise RecipeError(f"cannot write {path} ({reason}); make room and go on with --resume") from None
 
@@ -231,7 +226,7 @@ def _cut_log(log: Path, step: int, columns: Sequence[str]) -> None:
     head = ",".join(columns)
     rows = lines[1:] if lines and lines[0] == head else []
     kept = [row for row in rows if row.partition(",")[0].isdigit() and int(row.partition(",")[0]) <= step]
-    write_aside(log, lambda partial: partial.write_text("\n".join([head, *kept]) + "\n"))
+    _write(log, lambda partial: partial.write_text("\n".join([head, *kept]) + "\n"))
 
 
 def _load(checkpoint: Path, recipe: Recipe, device: torch.device) -> dict[str, Any]:
@@ -288,4 +283,4 @@ def draw_curve(log: Path, picture: Path, title: str, task: Task) -> None:
         right.plot(column["step"], column[rival], "--", color=f"C{index}", label=rival.removeprefix("val_"))
     right.set(xlabel="step", ylabel=task.unit, title="held out")
     right.legend(fontsize=8)
-    write_aside(picture, lambda partial: figure.savefig(partial, dpi=110, format="png"))
+    _write(picture, lambda partial: figure.savefig(partial, dpi=110, format="png"))

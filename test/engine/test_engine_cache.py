@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
@@ -215,7 +214,7 @@ def forbidden(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize(
     ("module", "name", "refuse"),
-    [(os, "fsync", full), (os, "replace", full), (tempfile, "mkstemp", full), (tempfile, "mkstemp", forbidden)],
+    [(os, "fsync", full), (os, "replace", full), (Path, "write_bytes", full), (Path, "write_bytes", forbidden)],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_without_room_the_engine_is_used_all_the_same(cache, caplog, monkeypatch, module, name, refuse):

@@ -1,6 +1,7 @@
 """Training maps: what is read, what is never trained on, and what a batch holds."""
 
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import cv2
@@ -265,6 +266,30 @@ def test_unknown_pixels_never_get_into_a_patch(data, tmp_path, monkeypatch):
     # Known levels are 100 and more, and no change of gain makes less than 48 of them.
     rng = np.random.default_rng(0)
     assert min(source.patch(rng).min() for _ in range(300)) >= 48
+
+
+def test_filled_maps_give_patches_from_everywhere(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(maps, "disparity_scene", no_scenes)
+    image = textured(np.random.default_rng(5), 100, 151)
+    image[::7, ::7] = 0  # no crop of 24 pixels, of every one to every fourth, is without
+    cv2.imwrite(str(data / "middlebury2006_third" / "aloe_disp1.png"), image)
+    settings = PatchSettings(2, 16, {"middlebury2006_third": 1.0})
+    with pytest.raises(AssertionError, match="no patch was found"):
+        PatchSource(settings, data, tmp_path / "cache").patch(np.random.default_rng(0))
+    source = PatchSource(replace(settings, fill_unknown=True), data, tmp_path / "cache")
+    np.testing.assert_array_equal(source.maps["middlebury2006_third"], [fill_unknown(image)])
+    rng = np.random.default_rng(0)
+    assert min(source.patch(rng).min() for _ in range(100)) >= 48
+
+
+def test_unknown_depth_is_not_filled(data, tmp_path):
+    (data / "livingroom").mkdir()
+    depth = np.full((60, 60), 2000, np.uint16)
+    depth[10, 10] = 0
+    cv2.imwrite(str(data / "livingroom" / "a.png"), depth)
+    settings = PatchSettings(2, 16, {"livingroom": 1.0}, fill_unknown=True)
+    (found,) = PatchSource(settings, data, tmp_path / "cache").maps["livingroom"]
+    np.testing.assert_array_equal(found, depth)
 
 
 def test_a_crop_is_every_pixel_up_to_every_fourth(rng):

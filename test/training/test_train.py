@@ -250,18 +250,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one_whole(tmp_path, 
     assert_same(state_of(training.train(MAPS, tmp_path / "whole", False, Silent())), state_of(parts))
 
 
-def test_what_is_written_aside_takes_the_place_only_when_whole(tmp_path):
-    path = tmp_path / "a"
-    path.write_text("old")
-
-    def write(partial):
-        partial.write_text("new")
-        assert path.read_text() == "old"
-
-    training.write_aside(path, write)
-    assert path.read_text() == "new" and [p.name for p in tmp_path.iterdir()] == ["a"]
-
-
 def test_a_log_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "log.csv").mkdir()
     with pytest.raises(RecipeError, match=r"cannot write .*log\.csv"):
