@@ -148,14 +148,16 @@ def check_frames(depth_set: DepthSet, frames: int) -> None:
     """Reads what will be measured: a damaged frame is told now, not after an hour.
 
     Raises:
-        SetError: for the first that cannot be read, or whose exact depth is of another size.
+        SetError: for the first that cannot be read, or whose exact depth is of another size; or if all are empty.
     """
     indices = chosen(depth_set, frames)
     recorded = depth_set.info.kind == "recorded"
     following = [index + 1 for index in indices if recorded and index + 1 < len(depth_set.frames)]
+    empty = True
     try:
         for index in sorted({*indices, *following, len(depth_set.frames) // 2}):  # the middle one is drawn
-            shape = depth_set.depth(index).shape
+            depth = depth_set.depth(index)
+            shape, empty = depth.shape, empty and not depth.any()
             exact = shape if recorded else depth_set.truth(index).shape
             if exact != shape:
                 raise SetError(
@@ -163,6 +165,11 @@ def check_frames(depth_set: DepthSet, frames: int) -> None:
                 )
     except DepthFileError as error:
         raise SetError(str(error)) from None
+    if empty:
+        raise SetError(
+            f"{depth_set.folder}: no depth in the frames to measure; their unit is taken for {depth_set.info.unit:g} "
+            f"m, and what is over {depth_set.info.max_depth:g} m for none; both may be told in a set.yaml there"
+        )
 
 
 def _usable(files: list[ModelFile], settings: FidelitySettings) -> list[ModelFile]:

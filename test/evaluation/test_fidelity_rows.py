@@ -29,7 +29,7 @@ from dsca_ros.evaluation.fidelity import (
 )
 from dsca_ros.evaluation.fidelity_pictures import draw_side_view
 from dsca_ros.evaluation.fidelity_report import fidelity_markdown
-from dsca_ros.evaluation.fidelity_run import FidelitySettings, merged, open_sets, run_fidelity, set_rows
+from dsca_ros.evaluation.fidelity_run import FidelitySettings, check_frames, merged, open_sets, run_fidelity, set_rows
 from dsca_ros.evaluation.recordings import DepthSet, SetError, open_set
 
 USUAL = ["nearest", "bilinear", "bicubic", "naive bilinear", "naive bicubic"]
@@ -408,6 +408,14 @@ def test_a_set_with_a_mistake_is_not_replaced_by_its_folder_of_exact_depth(make_
     (tmp_path / "set" / "set.yaml").write_text("kinds: truth\ntruth: exact\n")
     with pytest.raises(SetError, match=r"set\.yaml"):
         open_sets([str(tmp_path / "set")])
+
+
+@pytest.mark.parametrize("depth", [0.0, 10.5])
+def test_a_set_without_any_depth_is_told_so(make_set, depth):
+    nothing = make_set([np.full((48, 64), depth)] * 2)
+    with pytest.raises(SetError, match=r"no depth in the frames .* 0\.001 m.* 10 m.*set\.yaml"):
+        check_frames(nothing, 2)
+    check_frames(make_set([np.full((48, 64), depth), wall()], "half"), 2)
 
 
 def test_rows_of_the_usual_methods_are_there_once():
