@@ -51,6 +51,9 @@ def train(
 def export(
     source: Path = typer.Argument(..., help="A checkpoint (.pt) or weights (.safetensors)."),
     folder: Path = typer.Option(Path("models"), help="The models folder; its manifest is brought up to date."),
+    mean_with: list[Path] = typer.Option(
+        [], metavar="FILE", help="A checkpoint of another training of the same network: the mean of their weights."
+    ),
 ) -> None:
     """Exports a trained network to ONNX, fp32 and mixed fp16, the whole algorithm in the graph.
 
@@ -61,7 +64,7 @@ def export(
     except ImportError as error:
         fail(f"export needs torch, onnx and safetensors ({error}); remedy: pip install 'dsca_ros[train]'")
     try:
-        written = export_model(source, folder)
+        written = export_model(source, folder, mean_with)
     except ExportError as error:
         fail(str(error))
     for path in written:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import tempfile
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ class ExportError(ValueError):
     """Something that cannot be exported; the text says what to do."""
 
 
-def save_weights(checkpoint: Path, folder: Path, manifest: Path | None = None) -> list[Path]:
+def save_weights(
+    checkpoint: Path, folder: Path, manifest: Path | None = None, mean_with: Sequence[Path] = ()
+) -> list[Path]:
     """The averaged weights of a checkpoint that validated best, as float16 safetensors, the recipe in their metadata.
 
     A network for cameras is as good at every smaller scale: its first stages are written as models of their own.
@@ -43,34 +46,53 @@ def save_weights(checkpoint: Path, folder: Path, manifest: Path | None = None) -
         checkpoint: of `dsca train`.
         folder: where to.
         manifest: of the models that the names must agree with; None is the folder's.
+        mean_with: checkpoints of other trainings of the same network, from the same start: the mean of all weights is
+            written, under the name and the recipe of the first.
     """
+    whole, best = _best(checkpoint)
+    _check_name(manifest or folder / MANIFEST, whole)
+    about = {"step": str(best["step"])}
+    weights, others = best["weights"], []
+    for path in mean_with:
+        recipe, other = _best(path)
+        if (recipe.network, domain_of(recipe)) != (whole.network, domain_of(whole)):
+            raise ExportError(f"{path} is of another network than {checkpoint}: there is no mean of them")
+        others.append({"recipe": recipe.plain(), "step": other["step"]})
+        # Of all so far, each counting alike.
+        weights = {key: mean.lerp(other["weights"][key], 1.0 / (len(others) + 1)) for key, mean in weights.items()}
+    if others:
+        about["mean_with"] = json.dumps(others)
+    written = []
+    for recipe in _smaller_scales(whole):
+        keys = DSCA(recipe.network).state_dict()
+        tensors = {key: weights[key].half().contiguous() for key in keys}
+        path = folder / f"{recipe.name}.safetensors"
+        save_file(tensors, path, {"recipe": json.dumps(recipe.plain()), **about})
+        path.chmod(0o644)  # safetensors writes for the owner alone; other users install it too
+        written.append(path)
+    return written
+
+
+def _best(checkpoint: Path) -> tuple[Recipe, dict[str, Any]]:
+    """A checkpoint's recipe, and what validated best in it: its ``weights`` and the ``step``."""
     try:
         state = load_checkpoint(checkpoint)
     except RecipeError as error:
         raise ExportError(str(error)) from None
-    whole, best = Recipe.from_dict(state["recipe"]), state["best"]
-    _check_name(manifest or folder / MANIFEST, whole)
-    if not best:
+    if not state["best"]:
         raise ExportError(f"{checkpoint}: no validation yet; train on with --resume")
-    written = []
-    for recipe in _smaller_scales(whole):
-        keys = DSCA(recipe.network).state_dict()
-        tensors = {key: best["weights"][key].half().contiguous() for key in keys}
-        path = folder / f"{recipe.name}.safetensors"
-        save_file(tensors, path, {"recipe": json.dumps(recipe.plain()), "step": str(best["step"])})
-        path.chmod(0o644)  # safetensors writes for the owner alone; other users install it too
-        written.append(path)
-    return written
+    return Recipe.from_dict(state["recipe"]), state["best"]
 
 
 def _smaller_scales(recipe: Recipe) -> list[Recipe]:
     """A recipe, and before it that of every smaller scale its first stages serve."""
     if domain_of(recipe) == LEVELS or not recipe.network.multi_stage:
         return [recipe]
-    scales = [2**k for k in range(1, recipe.scale.bit_length())]
-    return [
+    scales = [2**k for k in range(1, recipe.scale.bit_length() - 1)]
+    smaller = [
         replace(recipe, scale=scale, network=replace(recipe.network, scale=scale), frozen_stages=0) for scale in scales
     ]
+    return [*smaller, recipe]
 
 
 def load_weights(path: Path) -> tuple[DSCA, Recipe]:
@@ -142,12 +164,13 @@ def domain_of(recipe: Recipe) -> str:
     return LEVELS if isinstance(recipe.data, MapData) else DEPTH
 
 
-def export_model(source: Path, folder: Path) -> list[Path]:
+def export_model(source: Path, folder: Path, mean_with: Sequence[Path] = ()) -> list[Path]:
     """Exports a checkpoint (.pt) or shipped weights (.safetensors) in every precision.
 
     Args:
         source: what to export.
         folder: the models folder; its manifest gets or renews the model's entries.
+        mean_with: see `save_weights`.
 
     Returns:
         The files written.
@@ -156,21 +179,24 @@ def export_model(source: Path, folder: Path) -> list[Path]:
         ExportError: if the source is not there, or is neither of the two, or the folder cannot be written to; what
             was in it still is.
     """
-    if not source.is_file():
-        raise ExportError(f"{source}: no such file; give a checkpoint.pt of `dsca train`, or a .safetensors")
+    for path in (source, *mean_with):
+        if not path.is_file():
+            raise ExportError(f"{path}: no such file; give a checkpoint.pt of `dsca train`, or a .safetensors")
+        if mean_with and path.suffix == ".safetensors":
+            raise ExportError(f"{path}: a mean is of checkpoints of `dsca train`, and weights that ship are rounded")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Aside first: a full disk must not cost the models that are there.
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as aside:
-            return _export(source, folder, Path(aside))
+            return _export(source, folder, Path(aside), mean_with)
     except (OSError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ExportError(f"cannot write to {folder} ({reason}); make room, or name another --folder") from None
 
 
-def _export(source: Path, folder: Path, aside: Path) -> list[Path]:
+def _export(source: Path, folder: Path, aside: Path, mean_with: Sequence[Path]) -> list[Path]:
     manifest, made = folder / MANIFEST, source.suffix != ".safetensors"
-    all_weights = save_weights(source, aside, manifest) if made else [source]
+    all_weights = save_weights(source, aside, manifest, mean_with) if made else [source]
     written = list(all_weights)
     exported: list[tuple[Recipe, dict[str, dict[str, str]]]] = []
     for weights in all_weights:

@@ -12,6 +12,7 @@ import yaml
 
 torch = pytest.importorskip("torch")
 
+from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from dsca_ros.depth import resample  # noqa: E402
@@ -232,6 +233,53 @@ def test_a_checkpoint_for_maps_is_of_its_own_scale_alone(tiny_level_network, sav
     """At every scale the benchmark's degradation is another."""
     checkpoint = save_checkpoint(tmp_path / "c.pt", "m", tiny_level_network(4), MapData())
     assert [path.name for path in save_weights(checkpoint, tmp_path)] == ["m-x4.safetensors"]
+
+
+def test_the_mean_of_trainings_is_written_under_the_name_of_the_first(tiny_network, save_checkpoint, tmp_path):
+    networks = [tiny_network(4) for _ in range(3)]
+    for network in networks:
+        for value in network.parameters():
+            torch.nn.init.normal_(value)
+    checkpoints = [
+        save_checkpoint(tmp_path / f"{name}.pt", name, network, ViewData())
+        for name, network in zip(("one", "two", "three"), networks)
+    ]
+    written = save_weights(checkpoints[0], tmp_path, mean_with=checkpoints[1:])
+    assert [path.name for path in written] == ["one-x2.safetensors", "one-x4.safetensors"]
+    found, recipe = load_weights(written[1])
+    assert recipe.model == "one"
+    for key, value in found.state_dict().items():
+        mean = torch.stack([network.state_dict()[key] for network in networks]).mean(dim=0)
+        torch.testing.assert_close(value, mean, rtol=1e-3, atol=1e-4)
+    with safe_open(written[0], "pt") as file:
+        assert [other["recipe"]["model"] for other in json.loads(file.metadata()["mean_with"])] == ["two", "three"]
+
+
+def test_there_is_no_mean_of_different_networks_nor_of_rounded_weights(
+    tiny_network, save_checkpoint, tiny_models, tmp_path
+):
+    one = save_checkpoint(tmp_path / "one.pt", "one", tiny_network(4), ViewData())
+    other = save_checkpoint(tmp_path / "other.pt", "other", tiny_network(4, taps=(9, 4)), ViewData())
+    weights = tiny_models / "tiny-x4.safetensors"
+    for sources, text in (
+        ((one, other), r"other\.pt is of another network than .*one\.pt"),
+        ((one, weights), r"tiny-x4\.safetensors: a mean is of checkpoints"),
+        ((weights, one), r"tiny-x4\.safetensors: a mean is of checkpoints"),
+        ((one, tmp_path / "none.pt"), r"none\.pt: no such file"),
+    ):
+        with pytest.raises(ExportError, match=text):
+            export_model(sources[0], tmp_path / "models", mean_with=sources[1:])
+    assert not list((tmp_path / "models").glob("*"))
+
+
+def test_the_recipe_of_a_trained_model_is_its_own(tiny_network, save_checkpoint, tmp_path):
+    data = ViewData()
+    checkpoint = save_checkpoint(tmp_path / "c.pt", "m", tiny_network(4), data)
+    state = torch.load(checkpoint, weights_only=True)
+    state["recipe"] |= {"start": "first.safetensors", "frozen_stages": 1}
+    torch.save(state, checkpoint)
+    small, whole = (load_weights(path)[1] for path in save_weights(checkpoint, tmp_path))
+    assert (small.frozen_stages, whole.frozen_stages) == (0, 1)
 
 
 def test_a_network_can_be_trained_on_from_the_model_at_x2(tiny_models):
