@@ -85,7 +85,7 @@ def test_the_limits_said_to_hold_are_those_that_hold():
         assert claim in text, claim
 
 
-@pytest.mark.parametrize("name", ["with-procedural", "without-procedural"])
+@pytest.mark.parametrize("name", ["with-procedural", "without-procedural", "filled"])
 def test_validation_figures_of_the_results_are_those_of_the_logs(name):
     with (DOCS / "results" / f"{name}.csv").open() as file:
         *_, last = csv.DictReader(file)
