@@ -20,6 +20,8 @@ class Batch:
     targets: list[np.ndarray]  # [B, 1, 2^k h, 2^k w] for k = 1, 2, ...
     #: [B] for every stage: 1 where the target is what a camera measured, so that its holes are holes.
     measured: list[np.ndarray] = field(default_factory=list)
+    #: As the targets: 1 where an error counts, else 0; none: everywhere.
+    counted: list[np.ndarray] = field(default_factory=list)
 
     def tensors(self, device: torch.device) -> TensorBatch:
         """The same on a device."""
@@ -27,7 +29,7 @@ class Batch:
         def moved(arrays: list[np.ndarray]) -> list[Tensor]:
             return [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]
 
-        return TensorBatch(moved([self.low])[0], moved(self.targets), moved(self.measured))
+        return TensorBatch(moved([self.low])[0], moved(self.targets), moved(self.measured), moved(self.counted))
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,4 @@ class TensorBatch:
     low: Tensor
     targets: list[Tensor]
     measured: list[Tensor]
+    counted: list[Tensor]

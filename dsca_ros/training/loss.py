@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -135,7 +136,13 @@ def surface_distance(depth: Tensor, target: Tensor, known: Tensor, radius: int) 
     return best
 
 
-def supervise_levels(stages: list[Tensor], targets: list[Tensor], stage_weight: float, squared_weight: float) -> Tensor:
+def supervise_levels(
+    stages: list[Tensor],
+    targets: list[Tensor],
+    stage_weight: float,
+    squared_weight: float,
+    counted: Sequence[Tensor] = (),
+) -> Tensor:
     """Deeply supervised loss on levels: L1 on every stage, and the squared error of the last.
 
     L1 is what finds the exact whole number on a smooth surface, the squared error is what PSNR counts.
@@ -145,9 +152,15 @@ def supervise_levels(stages: list[Tensor], targets: list[Tensor], stage_weight: 
         targets: the same sizes.
         stage_weight: weight of every stage but the last, whose weight is 1.
         squared_weight: weight of the last stage's squared error, 1/level.
+        counted: the same sizes, 1 where an error counts and 0 elsewhere; none: all count.
     """
+    masks = counted or [torch.ones_like(target) for target in targets]
+
+    def mean(values: Tensor, mask: Tensor) -> Tensor:
+        return (values * mask).sum() / mask.sum().clamp(min=1.0)
+
     total = stages[0].new_zeros(())
-    for stage, target in zip(stages[:-1], targets):
-        total = total + stage_weight * (stage - target).abs().mean()
+    for stage, target, mask in zip(stages[:-1], targets, masks):
+        total = total + stage_weight * mean((stage - target).abs(), mask)
     error = stages[-1] - targets[-1]
-    return total + error.abs().mean() + squared_weight * error.square().mean()
+    return total + mean(error.abs(), masks[-1]) + squared_weight * mean(error.square(), masks[-1])

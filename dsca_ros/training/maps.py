@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -128,8 +128,9 @@ class PatchSettings:
         noisy: the benchmark's noise is added to what the network sees.
         candidates: of so many patches drawn the one with most edges is taken: most of a map is
             smooth, and soon learnt.
-        fill_unknown: disparity that is not known is filled in before patches are taken; else no patch has a pixel of
-            it. Nearly every step in depth has some beside it, so that without this few are trained on.
+        fill_unknown: disparity that is not known is filled in before patches are taken, and errors there do not
+            count; else no patch has a pixel of it. Nearly every step in depth has some beside it, so that without
+            this few are trained on.
     """
 
     scale: int
@@ -151,6 +152,8 @@ class PatchSource:
         # A patch comes with a margin of two low-resolution pixels around it.
         self.side = settings.size + 4 * settings.scale
         self.maps: dict[str, list[np.ndarray]] = {}
+        #: Of every map: where errors count.
+        self.counted: dict[str, list[np.ndarray]] = {}
         unknown = set(self.names) - {*FOLDERS, PROCEDURAL}
         if unknown:
             raise MapError(f"no source of maps named {min(unknown)!r}; there are: {', '.join([*FOLDERS, PROCEDURAL])}")
@@ -161,9 +164,10 @@ class PatchSource:
                 raise MapError(f"this recipe trains on maps of {name!r}: give the folder that holds it with --data")
             maps = load_folder(data, name, cache)
             kept = [m for stem, m in maps.items() if not held_out(stem) and stem not in IN_BENCHMARK]
-            if settings.fill_unknown and not FOLDERS[name].depth:
-                kept = [fill_unknown(m) for m in kept]
-            self.maps[name] = [m for m in kept if min(m.shape) >= self.side]
+            kept = [m for m in kept if min(m.shape) >= self.side]
+            self.counted[name] = [m > 0 for m in kept]
+            fills = settings.fill_unknown and not FOLDERS[name].depth
+            self.maps[name] = [fill_unknown(m) for m in kept] if fills else kept
             if not self.maps[name]:
                 raise MapError(f"{data / name}: no map of {self.side} pixels a side to train on; lower the size")
 
@@ -171,38 +175,37 @@ class PatchSource:
         """``count`` patches: what the network sees and the targets of every stage, levels of 0-255."""
         s = self.settings
         rng = np.random.default_rng([seed, step, 0xD15])
-        patches = np.stack([self.patch(rng) for _ in range(count)])
-        return degrade(patches, s.scale, 2 * s.scale, NOISE if s.noisy else 0.0, rng, BORDER_SHARE)
+        patches, counted = (np.stack(planes) for planes in zip(*(self.patch(rng) for _ in range(count))))
+        batch = degrade(patches, s.scale, 2 * s.scale, NOISE if s.noisy else 0.0, rng, BORDER_SHARE)
+        return replace(batch, counted=counted_targets(counted, s.scale, 2 * s.scale)) if s.fill_unknown else batch
 
-    def patch(self, rng: np.random.Generator) -> np.ndarray:
-        """A patch with its margin, uint8."""
+    def patch(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A patch with its margin, uint8, and where in it errors count, bool."""
         name = self.names[rng.choice(len(self.names), p=self.shares)]
         candidates = []
         for _ in range(30):
             if name == PROCEDURAL:
-                candidates.append(disparity_scene(rng, self.side))
                 break  # made of edges as it is
-            maps = self.maps[name]
-            crop = random_crop(rng, maps[rng.integers(len(maps))], self.side)
-            if crop is not None:
-                candidates.append(to_levels(rng, crop, FOLDERS[name]))
+            index = rng.integers(len(self.maps[name]))
+            window = random_window(rng, self.maps[name][index].shape, self.side)
+            crop = self.maps[name][index][window]
+            if crop.all():
+                candidates.append((to_levels(rng, crop, FOLDERS[name]), self.counted[name][index][window]))
                 if len(candidates) == self.settings.candidates:
                     break
-        if not candidates:  # thirty crops with unknown pixels in a row
-            candidates.append(disparity_scene(rng, self.side))
-        return random_flip(rng, max(candidates, key=edge_share))
+        if not candidates:  # or thirty crops with unknown pixels in a row
+            candidates.append((disparity_scene(rng, self.side), np.ones((self.side, self.side), bool)))
+        patch, counted = random_flip(rng, *max(candidates, key=lambda candidate: edge_share(candidate[0])))
+        return patch, counted
 
 
-def random_crop(rng: np.random.Generator, image: np.ndarray, side: int) -> np.ndarray | None:
-    """A crop of the map or of every second to fourth pixel of it; None if a pixel in it is unknown."""
-    most = min(4, min(image.shape) // side)
-    if most < 1:
-        return None
+def random_window(rng: np.random.Generator, shape: tuple[int, ...], side: int) -> tuple[slice, slice]:
+    """Where a crop of a map of at least ``side`` pixels lies: of every pixel, or of every second to fourth."""
+    most = min(4, min(shape) // side)
     factor = int(rng.choice([1, 2, 3, 4][:most], p=normalised([0.55, 0.25, 0.12, 0.08][:most])))
-    top, left = (int(rng.integers(n - (side - 1) * factor)) for n in image.shape)
+    top, left = (int(rng.integers(n - (side - 1) * factor)) for n in shape)
     reach = (side - 1) * factor + 1
-    crop = image[top : top + reach : factor, left : left + reach : factor]
-    return crop if crop.all() else None
+    return slice(top, top + reach, factor), slice(left, left + reach, factor)
 
 
 def normalised(shares: list[float]) -> np.ndarray:
@@ -235,10 +238,11 @@ def edge_share(patch: np.ndarray) -> float:
     return float((np.abs(np.diff(value, axis=1)) > 2).mean() + (np.abs(np.diff(value, axis=0)) > 2).mean())
 
 
-def random_flip(rng: np.random.Generator, patch: np.ndarray) -> np.ndarray:
-    """One of the eight ways to lay a square."""
-    patch = np.rot90(patch, int(rng.integers(4)))
-    return patch.T if rng.random() < 0.5 else patch
+def random_flip(rng: np.random.Generator, *planes: np.ndarray) -> tuple[np.ndarray, ...]:
+    """One of the eight ways to lay a square, for all planes the same."""
+    turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
+    turned = (np.rot90(plane, turns) for plane in planes)
+    return tuple(plane.T if mirrored else plane for plane in turned)
 
 
 def degrade(
@@ -268,6 +272,18 @@ def degrade(
     factors = [scale // 2**k for k in range(1, scale.bit_length() - 1)]
     targets = [*(shrunk(factor) for factor in factors), inner]
     return Batch(_maps(to_uint8(low)), [_maps(target) for target in targets])
+
+
+def counted_targets(counted: np.ndarray, scale: int, margin: int) -> list[np.ndarray]:
+    """For every stage 1 where all pixels of the patch under one of its target count, else 0; see `degrade`.
+
+    Args:
+        counted: [B, n, n] bool.
+    """
+    inner = counted[:, margin:-margin, margin:-margin]
+    count, side, _ = inner.shape
+    factors = [scale // 2**k for k in range(1, scale.bit_length())]
+    return [_maps(np.all(inner.reshape(count, side // f, f, side // f, f), axis=(2, 4))) for f in factors]
 
 
 def _maps(images: np.ndarray) -> np.ndarray:

@@ -199,7 +199,8 @@ class MapTask:
         assert isinstance(graph, LevelGraph)
         s = self.settings
         rise = max(0.0, done - s.squared_from) / max(1.0 - s.squared_from, 1e-6)
-        return supervise_levels(graph.stages(batch.low), batch.targets, s.stage_weight, rise * s.squared_weight)
+        stages, weight = graph.stages(batch.low), rise * s.squared_weight
+        return supervise_levels(stages, batch.targets, s.stage_weight, weight, batch.counted)
 
     @torch.no_grad()
     def validate(self, graph: nn.Module, device: torch.device) -> dict[str, float]:

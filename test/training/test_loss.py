@@ -302,6 +302,17 @@ def test_each_term_of_a_hand_made_case_of_levels():
     assert supervise_levels(targets, targets, 1.0, 1.0).item() == 0.0
 
 
+def test_levels_count_where_they_are_to():
+    stages = [levels(10.0, 4), levels(23.0, 8)]
+    targets = [levels(12.0, 4), levels(20.0, 8)]
+    counted = [torch.ones_like(target) for target in targets]
+    for stage, mask in zip(stages, counted, strict=True):
+        stage[..., 0] = 99.0
+        mask[..., 0] = 0.0
+    assert supervise_levels(stages, targets, 0.5, 0.1, counted).item() == pytest.approx(1.0 + 3.0 + 0.9)
+    assert supervise_levels(stages, targets, 0.5, 0.1, [0.0 * mask for mask in counted]).item() == 0.0
+
+
 def test_a_network_of_one_stage_is_held_to_the_last_target():
     targets = [levels(12.0, 4), levels(20.0, 8)]
     assert supervise_levels([levels(21.0, 8)], targets, 0.5, 0.0).item() == pytest.approx(1.0)

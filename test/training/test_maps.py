@@ -27,8 +27,8 @@ from dsca_ros.training.maps import (
     edge_share,
     fill_unknown,
     load_folder,
-    random_crop,
     random_flip,
+    random_window,
     read_map,
     to_levels,
     validation_maps,
@@ -238,24 +238,15 @@ def test_every_recorded_folder_gives_patches(corpus):
     batch = source.batch(2, seed=1, step=0)
     assert batch.low.shape == (2, 1, 8, 8)
     for name, images in source.maps.items():
-        found = [random_crop(rng, images[rng.integers(len(images))], 96) for _ in range(40)]
-        crops = [crop for crop in found if crop is not None]
-        assert len(crops) > 5 and all(crop.all() for crop in crops), name
+        drawn = [images[rng.integers(len(images))] for _ in range(40)]
+        crops = [crop for image in drawn if (crop := image[random_window(rng, image.shape, 96)]).all()]
+        assert len(crops) > 5 and all(crop.shape == (96, 96) for crop in crops), name
         levels = [to_levels(rng, crop, FOLDERS[name]) for crop in crops]
         assert all(level.dtype == np.uint8 for level in levels)
         assert np.mean([level.std() for level in levels]) > 3, name
 
 
 # --- patches ------------------------------------------------------------------------------------
-
-
-def test_a_crop_with_an_unknown_pixel_is_no_crop(rng):
-    image = np.ones((60, 60), np.uint8)
-    image[::23, ::19] = 0
-    found = [random_crop(rng, image, 16) for _ in range(300)]
-    crops = [crop for crop in found if crop is not None]
-    assert 0 < len(crops) < len(found)
-    assert all(crop.shape == (16, 16) and crop.all() for crop in crops)
 
 
 def test_unknown_pixels_never_get_into_a_patch(data, tmp_path, monkeypatch):
@@ -265,7 +256,10 @@ def test_unknown_pixels_never_get_into_a_patch(data, tmp_path, monkeypatch):
     assert (image == 0).any()
     # Known levels are 100 and more, and no change of gain makes less than 48 of them.
     rng = np.random.default_rng(0)
-    assert min(source.patch(rng).min() for _ in range(300)) >= 48
+    for _ in range(300):
+        patch, counted = source.patch(rng)
+        assert patch.min() >= 48 and counted.all()
+    assert source.batch(2, seed=1, step=0).counted == []
 
 
 def test_filled_maps_give_patches_from_everywhere(data, tmp_path, monkeypatch):
@@ -278,8 +272,32 @@ def test_filled_maps_give_patches_from_everywhere(data, tmp_path, monkeypatch):
         PatchSource(settings, data, tmp_path / "cache").patch(np.random.default_rng(0))
     source = PatchSource(replace(settings, fill_unknown=True), data, tmp_path / "cache")
     np.testing.assert_array_equal(source.maps["middlebury2006_third"], [fill_unknown(image)])
+    np.testing.assert_array_equal(source.counted["middlebury2006_third"], [image > 0])
     rng = np.random.default_rng(0)
-    assert min(source.patch(rng).min() for _ in range(100)) >= 48
+    for _ in range(100):
+        patch, counted = source.patch(rng)
+        assert patch.min() >= 48
+        assert (~counted).mean() == pytest.approx(1 / 49, abs=0.01)
+
+
+def test_what_counts_lies_where_the_patch_lies(data, tmp_path, monkeypatch):
+    """Pixels are known, and bright, left of a slanted line; what is filled in there is dark."""
+    y, x = np.mgrid[:123, :130]
+    image = np.where(x + y // 2 < 90, 250, 0).astype(np.uint8)
+    cv2.imwrite(str(data / "middlebury2006_third" / "aloe_disp1.png"), image)
+    monkeypatch.setattr(maps, "fill_unknown", lambda unfilled: np.where(unfilled > 0, unfilled, 1).astype(np.uint8))
+    monkeypatch.setattr(maps, "to_levels", lambda rng, crop, folder: crop)
+    settings = PatchSettings(4, 32, {"middlebury2006_third": 1.0}, fill_unknown=True)
+    source = PatchSource(settings, data, tmp_path / "cache")
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        patch, counted = source.patch(rng)
+        np.testing.assert_array_equal(counted, patch == 250)
+    batch = source.batch(4, seed=1, step=0)
+    last, first = batch.counted[-1], batch.counted[0]
+    assert 0.05 < last.mean() < 0.95
+    np.testing.assert_array_equal(last, batch.targets[-1] == 250)
+    np.testing.assert_array_equal(first, last.reshape(4, 1, 16, 2, 16, 2).min(axis=(3, 5)))
 
 
 def test_unknown_depth_is_not_filled(data, tmp_path):
@@ -297,7 +315,7 @@ def test_a_crop_is_every_pixel_up_to_every_fourth(rng):
     positions = (1 + y * 70 + x).astype(np.uint16)
     steps = Counter()
     for _ in range(300):
-        crop = random_crop(rng, positions, 16)
+        crop = positions[random_window(rng, positions.shape, 16)]
         step = int(crop[0, 1]) - int(crop[0, 0])
         assert (np.diff(crop.astype(int), axis=1) == step).all()
         assert (np.diff(crop.astype(int), axis=0) == 70 * step).all()
@@ -305,16 +323,15 @@ def test_a_crop_is_every_pixel_up_to_every_fourth(rng):
     assert set(steps) == {1, 2, 3, 4} and steps[1] > steps[2] > steps[4]
 
 
-def test_a_map_smaller_than_a_patch_gives_none(rng):
-    assert random_crop(rng, np.ones((15, 99), np.uint8), 16) is None
-    assert random_crop(rng, np.ones((16, 16), np.uint8), 16).shape == (16, 16)
+def test_of_a_map_as_large_as_a_patch_the_crop_is_the_map(rng):
+    assert np.ones((16, 16))[random_window(rng, (16, 16), 16)].shape == (16, 16)
 
 
 def test_where_every_crop_has_unknown_pixels_a_procedural_map_stands_in(source, monkeypatch, rng):
-    monkeypatch.setattr(maps, "random_crop", lambda *_: None)
+    source.maps["middlebury"] = [np.zeros_like(image) for image in source.maps["middlebury"]]
     monkeypatch.setattr(maps, "disparity_scene", lambda rng, size: np.full((size, size), 7, np.uint8))
-    patch = source.patch(rng)
-    assert patch.shape == (48, 48) and (patch == 7).all()
+    patch, counted = source.patch(rng)
+    assert patch.shape == counted.shape == (48, 48) and (patch == 7).all() and counted.all()
 
 
 def test_maps_smaller_than_a_patch_and_its_margin_are_left_out(data, tmp_path):
@@ -332,7 +349,7 @@ def test_patches_come_from_each_source_by_its_share(data, tmp_path, monkeypatch)
     shares = {PROCEDURAL: 1.0, "middlebury": 3.0}
     source = PatchSource(PatchSettings(2, 16, shares), data, tmp_path / "cache")
     rng = np.random.default_rng(0)
-    procedural = sum((source.patch(rng) == 7).all() for _ in range(400))
+    procedural = sum((source.patch(rng)[0] == 7).all() for _ in range(400))
     assert 0.18 < procedural / 400 < 0.32
 
 
@@ -341,16 +358,17 @@ def test_of_the_candidates_the_one_with_most_edges_is_taken(source, monkeypatch,
     edge = flat.copy()
     edge[:, 24:] = 90
     crops = iter([flat, edge] * 10)
-    monkeypatch.setattr(maps, "random_crop", lambda *_: next(crops))
-    monkeypatch.setattr(maps, "to_levels", lambda rng, crop, folder: crop)
-    assert all(edge_share(source.patch(rng)) > 0 for _ in range(10))
+    monkeypatch.setattr(maps, "to_levels", lambda *_: next(crops))
+    assert all(edge_share(source.patch(rng)[0]) > 0 for _ in range(10))
     assert edge_share(flat) == 0.0 and edge_share(flat + np.arange(48, dtype=np.uint8) % 3) == 0.0
 
 
 def test_a_patch_may_lie_in_any_of_the_eight_ways(rng):
     patch = np.arange(9, dtype=np.uint8).reshape(3, 3)
-    found = {random_flip(rng, patch).tobytes() for _ in range(200)}
+    pairs = [random_flip(rng, patch, 2 * patch) for _ in range(200)]
+    found = {flipped.tobytes() for flipped, _ in pairs}
     assert len(found) == 8
+    assert all((2 * flipped == other).all() for flipped, other in pairs)
     assert patch.tobytes() in found and patch[:, ::-1].tobytes() in found
 
 

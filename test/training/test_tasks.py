@@ -178,10 +178,19 @@ def test_a_crop_larger_than_the_views_is_refused(tmp_path):
 def test_the_squared_error_counts_towards_the_end(tmp_path, monkeypatch):
     task = made(replace(MAPS, data=MapData(size=32, squared_weight=0.1, squared_from=0.6, stage_weight=0.3)), tmp_path)
     weights = []
-    monkeypatch.setattr(tasks, "supervise_levels", lambda *arguments: weights.append(arguments[-2:]))
+    monkeypatch.setattr(tasks, "supervise_levels", lambda *arguments: weights.append(arguments[2:4]))
     for done in (0.0, 0.6, 0.8, 1.0):
         task.loss(task.graph(DSCA(MAPS.network)), in_torch(task.batch(0)), done)
     assert weights == [(0.3, pytest.approx(squared)) for squared in (0.0, 0.0, 0.05, 0.1)]
+
+
+def test_only_errors_where_disparity_is_known_count(tmp_path):
+    task = made(replace(MAPS, data=MapData(size=32)), tmp_path)
+    graph, batch = task.graph(DSCA(MAPS.network)), task.batch(0)
+    outside = replace(batch, counted=[np.zeros_like(target) for target in batch.targets])
+    everywhere = replace(batch, counted=[np.ones_like(target) for target in batch.targets])
+    all_of_them, none, ones = (task.loss(graph, in_torch(b), 1.0).item() for b in (batch, outside, everywhere))
+    assert none == 0.0 < ones == pytest.approx(all_of_them)
 
 
 def test_the_squared_error_may_never_count(tmp_path):
