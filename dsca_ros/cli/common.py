@@ -41,15 +41,15 @@ def check_targets(json_file: str | None, markdown: str | None = None) -> None:
     if json_file == markdown == "-":
         raise typer.BadParameter("--json and --markdown cannot both go to standard output")
     if json_file is not None and json_file != "-":
-        _file(json_file)
+        file_to_write(json_file)
     path, _, part = (markdown or "").partition("#")
     if markdown is not None and path != "-":
-        _file(path)
+        file_to_write(path)
     if part:
         _around(path, part)
 
 
-def _file(target: str) -> Path:
+def file_to_write(target: str) -> Path:
     """A path where a file can be; any other ends the command."""
     path = Path(target)
     if not path.name or path.is_dir():
@@ -67,7 +67,7 @@ def write_text(text: str, target: str | None) -> None:
     if target == "-":
         sys.stdout.write(text)
         return
-    path = _file(target)
+    path = file_to_write(target)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(path) as partial:

@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from dsca_ros.cli.common import ENGINE, JSON, MODEL, SCALE, THREADS, console, fail, write_json
+from dsca_ros.cli.common import (
+    ENGINE,
+    JSON,
+    MODEL,
+    SCALE,
+    THREADS,
+    check_targets,
+    console,
+    fail,
+    file_to_write,
+    write_json,
+)
 from dsca_ros.upsampler import DEFAULT_RANGE
 
 if TYPE_CHECKING:
@@ -70,6 +81,10 @@ def replay(
         raise typer.BadParameter("--preview must end in .mp4")
     if preview is not None and resume:
         raise typer.BadParameter("--preview shows a whole run; give it without --resume")
+    # Before hours of work, not after them.
+    check_targets(json_file)
+    if preview is not None:
+        file_to_write(str(preview))
     settings = ReplaySettings(
         model, scale, engine, threads, (min_depth, max_depth), start, duration, every, tuple(topic or ()), points,
         only_new, format, compress, preview,

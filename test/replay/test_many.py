@@ -158,6 +158,15 @@ def test_a_wrong_option_exits_with_2(tmp_path, dsca, option, text):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", [("--json", "no_folder/r.json"), ("--preview", "no_folder/p.mp4")])
+def test_what_cannot_be_written_is_told_before_the_first_frame(tmp_path, dsca, option):
+    source = bags.make_bag(tmp_path / "in", frames=1)
+    (tmp_path / "no_folder").touch()
+    done = dsca(source, tmp_path / "out", option[0], tmp_path / option[1])
+    assert done.exit_code == 1 and f"cannot write {tmp_path / option[1]}" in done.stderr.replace("\n", "")
+    assert not (tmp_path / "out").exists()
+
+
 def test_memory_does_not_grow_with_the_bag(tmp_path):
     """The result is some 15 times what may wait in memory, and the whole more than what is allowed to come on top."""
     source = bags.make_bag(tmp_path / "in", frames=700, width=320, height=240)
