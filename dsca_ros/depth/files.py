@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from dsca_ros.aside import written_aside
+from dsca_ros.reason import reason_of
 
 SUFFIXES = (".png", ".npy")
 #: What numpy, its zip archives and OpenCV raise for a file that is damaged, or another than its name says.
@@ -77,7 +78,7 @@ def read_depth(path: Path, unit: float) -> DepthImage:
             data = np.frombuffer(path.read_bytes(), np.uint8)
             raw = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     except READ_ERRORS as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise DepthFileError(f"{path}: cannot be read ({reason})") from None
     if raw is None:
         raise DepthFileError(f"{path}: not an image that can be read")

@@ -25,6 +25,7 @@ from dsca_ros.network.camera_graph import CameraGraph
 from dsca_ros.network.dsca import DSCA
 from dsca_ros.network.level_graph import LevelGraph
 from dsca_ros.plain_yaml import load_plain
+from dsca_ros.reason import reason_of
 from dsca_ros.training.recipe import MapData, Recipe, RecipeError
 from dsca_ros.training.train import load_checkpoint
 
@@ -109,7 +110,7 @@ def load_weights(path: Path) -> tuple[DSCA, Recipe]:
         network = DSCA(recipe.network)
         network.load_state_dict(state)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ExportError(f"{path}: not weights of this package ({str(error).splitlines()[0]})") from None
+        raise ExportError(f"{path}: not weights of this package ({reason_of(error)})") from None
     return network.eval(), recipe
 
 
@@ -190,7 +191,7 @@ def export_model(source: Path, folder: Path, mean_with: Sequence[Path] = ()) -> 
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as aside:
             return _export(source, folder, Path(aside), mean_with)
     except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = reason_of(error)
         raise ExportError(f"cannot write to {folder} ({reason}); make room, or name another --folder") from None
 
 

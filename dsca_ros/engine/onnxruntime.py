@@ -9,6 +9,7 @@ from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import EngineError, Kept
 from dsca_ros.engine.gpu import find_driver
 from dsca_ros.engine.zoo import ModelFile
+from dsca_ros.reason import reason_of
 
 
 class OnnxRuntimeEngine:
@@ -50,7 +51,7 @@ class OnnxRuntimeEngine:
         try:
             session = ort.InferenceSession(self._graph, options, providers=[self._provider])
         except Exception as error:  # onnxruntime raises its own kinds, straight from C++
-            text = str(error).splitlines()[0]
+            text = reason_of(error)
             raise EngineError(f"ONNX Runtime cannot load {self._model.path}: {text}") from error
         # It only warns, and takes the CPU, where CUDA or cuDNN are missing.
         if self._provider not in session.get_providers():
@@ -66,7 +67,7 @@ class OnnxRuntimeEngine:
         try:
             result = session.run(None, feeds)[0]
         except Exception as error:  # onnxruntime raises its own kinds, straight from C++
-            text = str(error).splitlines()[0]
+            text = reason_of(error)
             raise EngineError(f"ONNX Runtime failed on {depth.shape[1]}x{depth.shape[0]}: {text}") from error
         return like_input(result, depth.dtype)
 

@@ -10,6 +10,7 @@ from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import EngineError, Kept
 from dsca_ros.engine.export import ExportError, load_weights, make_graph
 from dsca_ros.engine.zoo import ModelFile
+from dsca_ros.reason import reason_of
 
 #: Runs before a capture, in which libraries choose their kernels and allocate.
 WARM_UP_RUNS = 3
@@ -53,7 +54,7 @@ class TorchEngine:
         try:
             result = self._graph(*inputs) if self._device.type == "cpu" else self._replay(self._graph, inputs)
         except torch.cuda.OutOfMemoryError as error:
-            raise EngineError(f"the GPU has too little free memory ({str(error).splitlines()[0]})") from None
+            raise EngineError(f"the GPU has too little free memory ({reason_of(error)})") from None
         return like_input(result.cpu().numpy(), depth.dtype)
 
     def _replay(self, graph: torch.nn.Module, inputs: list[Tensor]) -> Tensor:

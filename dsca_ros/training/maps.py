@@ -20,6 +20,7 @@ from dsca_ros.aside import written_aside
 from dsca_ros.depth.files import READ_ERRORS
 from dsca_ros.depth.imresize import imresize, to_uint8
 from dsca_ros.depth.levels import NOISE
+from dsca_ros.reason import reason_of
 from dsca_ros.training.batch import Batch
 from dsca_ros.training.disparity_scenes import disparity_scene
 
@@ -78,7 +79,7 @@ def read_map(path: Path, folder: MapFolder) -> np.ndarray:
         else:
             image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     except READ_ERRORS as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise MapError(f"{path}: cannot be read ({reason})") from None
     if image is None or image.ndim != 2 or image.size == 0:
         raise MapError(f"{path}: not a map of one channel; expected a PNG or npz of depth or disparity")

@@ -15,6 +15,7 @@ from dsca_ros.network.camera_graph import INPUT_CHANNELS
 from dsca_ros.network.dsca import RESIDUAL, WEIGHTS, DSCAConfig
 from dsca_ros.network.level_graph import LEVEL_CHANNELS
 from dsca_ros.plain_yaml import load_plain
+from dsca_ros.reason import reason_of
 from dsca_ros.training.loss import DepthWeights
 from dsca_ros.training.views import SCENES
 
@@ -137,7 +138,7 @@ class Recipe:
                 raise RecipeError(f"{path}: cannot be read ({error})") from None
             raise RecipeError(f"{path}: no such recipe; see config/train/ for examples") from None
         except yaml.YAMLError as error:
-            raise RecipeError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+            raise RecipeError(f"{path}: not valid YAML: {reason_of(error)}") from None
         return cls.from_dict(data, str(path))
 
     @classmethod

@@ -20,6 +20,7 @@ import torch
 
 from dsca_ros.aside import written_aside
 from dsca_ros.network.dsca import DSCA
+from dsca_ros.reason import reason_of
 from dsca_ros.training.optimiser import Optimiser
 from dsca_ros.training.recipe import Recipe, RecipeError
 from dsca_ros.training.tasks import Task, make_task
@@ -208,7 +209,7 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
         with written_aside(path, sync=True) as partial:
             write(partial)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise RecipeError(f"cannot write {path} ({reason}); make room and go on with --resume") from None
 
 
@@ -260,7 +261,7 @@ def load_checkpoint(checkpoint: Path, device: torch.device | str = "cpu") -> dic
             raise ValueError("of another version")
         return dict(state)
     except Exception as error:  # a file that torch can read may hold nearly anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = reason_of(error)
         raise RecipeError(f"{checkpoint}: not a checkpoint of `dsca train` ({reason})") from None
 
 

@@ -121,11 +121,12 @@ def of_slow(message: Image) -> bool:
     return bool(marked.all())
 
 
-def building(graph: Graph, shop: Workshop, **parameters: object) -> None:
-    """A node in the middle of a build, which its first frame has begun."""
+def building(graph: Graph, shop: Workshop, calibrated: bool = False, **parameters: object) -> None:
+    """A node in the middle of a build, which its first frame has begun; without camera_info it warns of that."""
     graph.start_node(engine="tensorrt", **parameters)
     graph.connect(IMAGE)
-    graph.send(graph.camera.image())
+    image = graph.camera.image()
+    graph.send(image, graph.camera.info(image) if calibrated else None)
     assert shop.preparing.wait(TIMEOUT)
 
 
@@ -141,7 +142,7 @@ def running(graph: Graph, shop: Workshop, **parameters: object) -> None:
 
 
 def test_a_build_is_told_with_its_progress_until_the_engine_runs(graph: Graph, shop: Workshop) -> None:
-    building(graph, shop)
+    building(graph, shop, calibrated=True)
     status = graph.status(lambda v: v["state"] == "BUILDING", "of BUILDING")
     assert status.level == DiagnosticStatus.WARN
     assert status.message == "BUILDING: timing kernels, 40 %"
