@@ -95,7 +95,8 @@ def test_it_is_the_graph_of_its_weights(kind):
     assert same.mean() > 0.9999  # a last digit may decide on validity, too
     error = np.abs(result - expected)[same]
     if domain == LEVELS:
-        assert error.max() < 0.01  # of a level: last digits, in another order on every CPU
+        # Of a level. What rounding in another order makes of it, the network multiplies at a few pixels.
+        assert np.quantile(error, 0.999) < 2e-3 and error.max() < 0.01
     else:  # between two surfaces a last digit may decide which one the guard takes
         assert np.quantile(error, 0.999) < 2e-4
 
