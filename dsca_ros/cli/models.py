@@ -54,17 +54,20 @@ def export(
     mean_with: list[Path] = typer.Option(
         [], metavar="FILE", help="A checkpoint of another training of the same network: the mean of their weights."
     ),
+    scale: list[int] = typer.Option(
+        [], help="Of a checkpoint of several scales, this one; may be given several times; default all."
+    ),
 ) -> None:
     """Exports a trained network to ONNX, fp32 and mixed fp16, the whole algorithm in the graph.
 
-    Example: dsca export runs/dsca-nano-x4/checkpoint.pt
+    Example: dsca export runs/dsca-nano-x4/checkpoint.pt --scale 4
     """
     try:
         from dsca_ros.engine.export import ExportError, export_model
     except ImportError as error:
         fail(f"export needs torch, onnx and safetensors ({error}); remedy: pip install 'dsca_ros[train]'")
     try:
-        written = export_model(source, folder, mean_with)
+        written = export_model(source, folder, mean_with, scale)
     except ExportError as error:
         fail(str(error))
     for path in written:

@@ -37,7 +37,11 @@ class ExportError(ValueError):
 
 
 def save_weights(
-    checkpoint: Path, folder: Path, manifest: Path | None = None, mean_with: Sequence[Path] = ()
+    checkpoint: Path,
+    folder: Path,
+    manifest: Path | None = None,
+    mean_with: Sequence[Path] = (),
+    scales: Sequence[int] = (),
 ) -> list[Path]:
     """The averaged weights of a checkpoint that validated best, as float16 safetensors, the recipe in their metadata.
 
@@ -49,6 +53,7 @@ def save_weights(
         manifest: of the models that the names must agree with; None is the folder's.
         mean_with: checkpoints of other trainings of the same network, from the same start: the mean of all weights is
             written, under the name and the recipe of the first.
+        scales: those of the network to write; none: all it serves.
     """
     whole, best = _best(checkpoint)
     _check_name(manifest or folder / MANIFEST, whole)
@@ -63,8 +68,12 @@ def save_weights(
         weights = {key: mean.lerp(other["weights"][key], 1.0 / (len(others) + 1)) for key, mean in weights.items()}
     if others:
         about["mean_with"] = json.dumps(others)
+    served = {recipe.scale: recipe for recipe in _smaller_scales(whole)}
+    if not set(scales) <= set(served):
+        have = " and ".join(f"x{scale}" for scale in served)
+        raise ExportError(f"{checkpoint} is a network of {have}: there is no x{min(set(scales) - set(served))} in it")
     written = []
-    for recipe in _smaller_scales(whole):
+    for recipe in [served[scale] for scale in served if not scales or scale in scales]:
         keys = DSCA(recipe.network).state_dict()
         tensors = {key: weights[key].half().contiguous() for key in keys}
         path = folder / f"{recipe.name}.safetensors"
@@ -165,13 +174,13 @@ def domain_of(recipe: Recipe) -> str:
     return LEVELS if isinstance(recipe.data, MapData) else DEPTH
 
 
-def export_model(source: Path, folder: Path, mean_with: Sequence[Path] = ()) -> list[Path]:
+def export_model(source: Path, folder: Path, mean_with: Sequence[Path] = (), scales: Sequence[int] = ()) -> list[Path]:
     """Exports a checkpoint (.pt) or shipped weights (.safetensors) in every precision.
 
     Args:
         source: what to export.
         folder: the models folder; its manifest gets or renews the model's entries.
-        mean_with: see `save_weights`.
+        mean_with, scales: see `save_weights`; of a checkpoint.
 
     Returns:
         The files written.
@@ -185,19 +194,21 @@ def export_model(source: Path, folder: Path, mean_with: Sequence[Path] = ()) -> 
             raise ExportError(f"{path}: no such file; give a checkpoint.pt of `dsca train`, or a .safetensors")
         if mean_with and path.suffix == ".safetensors":
             raise ExportError(f"{path}: a mean is of checkpoints of `dsca train`, and weights that ship are rounded")
+    if scales and source.suffix == ".safetensors":
+        raise ExportError(f"{source} is of one scale: leave --scale out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Aside first: a full disk must not cost the models that are there.
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as aside:
-            return _export(source, folder, Path(aside), mean_with)
+            return _export(source, folder, Path(aside), mean_with, scales)
     except (OSError, SafetensorError) as error:
         reason = reason_of(error)
         raise ExportError(f"cannot write to {folder} ({reason}); make room, or name another --folder") from None
 
 
-def _export(source: Path, folder: Path, aside: Path, mean_with: Sequence[Path]) -> list[Path]:
+def _export(source: Path, folder: Path, aside: Path, mean_with: Sequence[Path], scales: Sequence[int]) -> list[Path]:
     manifest, made = folder / MANIFEST, source.suffix != ".safetensors"
-    all_weights = save_weights(source, aside, manifest, mean_with) if made else [source]
+    all_weights = save_weights(source, aside, manifest, mean_with, scales) if made else [source]
     written = list(all_weights)
     exported: list[tuple[Recipe, dict[str, dict[str, str]]]] = []
     for weights in all_weights:

@@ -17,7 +17,7 @@ from dsca_ros.network.level_graph import LEVEL_CHANNELS
 from dsca_ros.plain_yaml import load_plain
 from dsca_ros.reason import reason_of
 from dsca_ros.training.loss import DepthWeights
-from dsca_ros.training.views import SCENES
+from dsca_ros.training.views import CAMERAS, SCENES, FrameShares
 
 
 class RecipeError(ValueError):
@@ -37,11 +37,17 @@ def at_least(least: float, **values: float) -> None:
 
 @dataclass(frozen=True)
 class ViewData:
-    """``kind: views``: synthetic rooms seen by models of cameras; see `views` and `loss.DepthWeights`."""
+    """``kind: views``: synthetic rooms seen by models of cameras; see `views` and `loss.DepthWeights`.
+
+    ``frames`` say how the frames of a kind of camera come to be, `views.USUAL` of kinds not named, and ``fully_shrunk``
+    how many of the shrunk ones are shrunk by as much as the network enlarges.
+    """
 
     views: int = 1500
     crop: int = 64
     scenes: dict[str, float] = field(default_factory=lambda: dict(SCENES))
+    frames: dict[str, FrameShares] = field(default_factory=dict)
+    fully_shrunk: float = 0.5
     loss: DepthWeights = field(default_factory=DepthWeights)
 
     def __post_init__(self) -> None:
@@ -52,6 +58,10 @@ class ViewData:
             raise ValueError(f"scenes must map {', '.join(KINDS)} to numbers, not {self.scenes!r}")
         at_least(0, **{f"scenes: the share of {name}": share for name, share in self.scenes.items()})
         at_least(1e-6, **{"the sum of scenes": sum(self.scenes.values())})
+        at_least(0, fully_shrunk=self.fully_shrunk)
+        for camera, shares in self.frames.items():
+            at_least(0, **{f"frames: {camera}: {way}": share for way, share in asdict(shares).items()})
+            at_least(1e-6, **{f"the sum of frames: {camera}": sum(asdict(shares).values())})
 
 
 @dataclass(frozen=True)
@@ -160,6 +170,8 @@ class Recipe:
         network["head"] = WEIGHTS if kind is ViewData else RESIDUAL
         if "loss" in values:
             values["loss"] = DepthWeights(**_checked(values["loss"], DepthWeights, f"{source}: data: loss"))
+        if "frames" in values:
+            values["frames"] = _frames(values["frames"], f"{source}: data: frames")
         try:
             return cls(**{**data, "data": kind(**values), "network": DSCAConfig(**network)})
         except (TypeError, ValueError) as error:
@@ -172,6 +184,17 @@ class Recipe:
         kind = next(name for name, kind in DATA_KINDS.items() if isinstance(self.data, kind))
         data["data"] = {"kind": kind, **data["data"]}
         return data
+
+
+def _frames(data: dict[str, Any], source: str) -> dict[str, FrameShares]:
+    unknown = set(data) - set(CAMERAS)
+    if unknown:
+        raise RecipeError(f"{source}: unknown camera {min(unknown, key=str)!r}; there are {', '.join(CAMERAS)}")
+    ways = {way.name for way in fields(FrameShares)}
+    return {
+        camera: FrameShares(**_checked(shares, FrameShares, f"{source}: {camera}", required=ways))
+        for camera, shares in data.items()
+    }
 
 
 def _checked(data: Any, cls: type, source: str, required: frozenset[str] | set[str] = frozenset()) -> dict[str, Any]:

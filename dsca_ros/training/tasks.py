@@ -30,7 +30,8 @@ from dsca_ros.training.views import ViewPool, ViewSettings, make_batch
 
 #: Depth range the networks for cameras train with, metres: wide, as a node's own range may be.
 DEPTH_RANGE = (0.05, 100.0)
-VALIDATION_BATCHES = 8
+#: So many that chance does not pick the checkpoint.
+VALIDATION_BATCHES = 24
 
 
 class Task(Protocol):
@@ -100,9 +101,7 @@ class CameraTask:
             raise RecipeError(f"crop is {settings.crop}, and views are {views.width}x{views.height}")
         self.pool = ViewPool(views, cache, lambda count: progress(count, settings.views))
         held_out = ViewPool(ViewSettings(48, scale=recipe.scale, first_seed=HELD_OUT_SEED), cache)
-        self.validation = [
-            make_batch(held_out, recipe.batch, settings.crop, recipe.seed, k) for k in range(VALIDATION_BATCHES)
-        ]
+        self.validation = [self._batch_of(held_out, step) for step in range(VALIDATION_BATCHES)]
 
     def network(self) -> nn.Module:
         """See `Task.network`."""
@@ -115,7 +114,11 @@ class CameraTask:
 
     def batch(self, step: int) -> Batch:
         """See `Task.batch`."""
-        return make_batch(self.pool, self.recipe.batch, self.settings.crop, self.recipe.seed, step)
+        return self._batch_of(self.pool, step)
+
+    def _batch_of(self, pool: ViewPool, step: int) -> Batch:
+        r, s = self.recipe, self.settings
+        return make_batch(pool, r.batch, s.crop, r.seed, step, s.frames, s.fully_shrunk)
 
     def loss(self, graph: nn.Module, batch: TensorBatch, done: float) -> Tensor:
         """See `Task.loss`."""

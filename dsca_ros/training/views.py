@@ -10,6 +10,10 @@ A crop is one of three lessons:
 - *decimated, exact*: a larger frame is measured and shrunk, and again the exact depth is asked for.
 - *decimated, measured*: the same, but the frame itself is asked for: what a camera saw is not to be smoothed
   away, and its holes are to stay holes.
+
+How often each is drawn is the recipe's to say, of every kind of camera (`FrameShares`). It is no detail:
+librealsense's median of four pixels is the second nearest of them, so a thing in such a frame is up to half a pixel
+wider than in one that was measured so small, and in a frame without noise nothing tells which it is.
 """
 
 from __future__ import annotations
@@ -18,9 +22,10 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -51,6 +56,33 @@ class ViewSettings:
     scale: int = 2
     first_seed: int = 0
     scenes: dict[str, float] = field(default_factory=lambda: dict(SCENES))
+
+
+@dataclass(frozen=True)
+class FrameShares:
+    """How often low-resolution frames come to be in which way; of any sum.
+
+    Attributes:
+        native: measured at the low resolution.
+        median: measured larger and shrunk, each block to the lower median of its valid pixels, as librealsense does it.
+        mean: shrunk to their mean.
+        picked: shrunk by leaving pixels out.
+    """
+
+    native: float = 0.3
+    median: float = 0.42
+    mean: float = 0.175
+    picked: float = 0.105
+
+
+USUAL = FrameShares()
+#: Kinds of cameras, as recipes name them.
+CAMERAS: dict[str, type] = {
+    "stereo": StereoSensor,
+    "tof": TimeOfFlightSensor,
+    "phone": PhoneLidarSensor,
+    "exact": IdealSensor,
+}
 
 
 class ViewPool:
@@ -132,19 +164,25 @@ def random_sensor(rng: np.random.Generator) -> Sensor:
     return PhoneLidarSensor.random(rng) if draw < 0.70 else IdealSensor()
 
 
-def shrink(depth: np.ndarray, factor: int, rng: np.random.Generator) -> np.ndarray:
-    """A frame as drivers and users shrink it: by medians mostly, by means, or by leaving pixels out.
+def kind_of(sensor: Sensor) -> str:
+    """Its name in `CAMERAS`; empty for none of them."""
+    return next((name for name, kind in CAMERAS.items() if isinstance(sensor, kind)), "")
+
+
+def shrink(depth: np.ndarray, factor: int, rng: np.random.Generator, shares: FrameShares) -> np.ndarray:
+    """A frame as drivers and users shrink it.
 
     Args:
         depth: [factor * h, factor * w], metres, 0 invalid.
+        shares: of the ways to do it.
 
     Returns:
         [h, w].
     """
-    draw = rng.random()
-    if draw < 0.6:
+    draw = rng.random() * (shares.median + shares.mean + shares.picked)
+    if draw < shares.median:
         return decimate(depth, factor)
-    if draw < 0.85:
+    if draw < shares.median + shares.mean:
         return block_mean(depth, factor)
     # One of the pixels around the middle of each block: an even factor has no middle pixel.
     row, column = rng.integers(factor // 2 - 1, factor // 2 + 1, 2)
@@ -160,7 +198,14 @@ class Lesson:
     measured: list[bool]
 
 
-def make_lesson(pool: ViewPool, index: int, crop: int, rng: np.random.Generator) -> Lesson:
+def make_lesson(
+    pool: ViewPool,
+    index: int,
+    crop: int,
+    rng: np.random.Generator,
+    frames: Mapping[str, FrameShares] = MappingProxyType({}),
+    fully_shrunk: float = 0.5,
+) -> Lesson:
     """A crop of ``crop`` x ``crop`` low-resolution pixels of a view; see the module for the kinds."""
     camera = pool.camera(index)
     world = np.float32(np.exp(rng.uniform(-0.5, 0.4)))  # the same room as a doll's house or a hall
@@ -181,12 +226,14 @@ def make_lesson(pool: ViewPool, index: int, crop: int, rng: np.random.Generator)
     ]
     measured = [False] * len(targets)
     sensor = random_sensor(rng)
-    if rng.random() < 0.3:
+    shares = frames.get(kind_of(sensor), USUAL)
+    if rng.random() * sum(astuple(shares)) < shares.native:
         low = measure(1)
     else:
-        factor = int(rng.choice([f for f in pool.factors[1:] if f <= 4]))
+        factors = [f for f in pool.factors[1:] if f <= 4]
+        factor = factors[-1] if rng.random() < fully_shrunk else factors[0]
         frame = measure(factor)
-        low = shrink(frame, factor, rng)
+        low = shrink(frame, factor, rng, shares)
         if isinstance(sensor, IdealSensor) or rng.random() < 0.85:
             for k, f in enumerate(pool.factors[1:]):
                 if f <= factor:
@@ -198,10 +245,28 @@ def make_lesson(pool: ViewPool, index: int, crop: int, rng: np.random.Generator)
     return Lesson(low, targets, measured)
 
 
-def make_batch(pool: ViewPool, size: int, crop: int, seed: int, step: int) -> Batch:
-    """The batch of one step: ``size`` crops of ``crop`` x ``crop`` low-resolution pixels."""
+def make_batch(
+    pool: ViewPool,
+    size: int,
+    crop: int,
+    seed: int,
+    step: int,
+    frames: Mapping[str, FrameShares] = MappingProxyType({}),
+    fully_shrunk: float = 0.5,
+) -> Batch:
+    """The batch of one step.
+
+    Args:
+        pool: of views.
+        size: crops a batch.
+        crop: side of a crop, low-resolution pixels.
+        seed, step: what the batch depends on, and nothing else.
+        frames: shares of the ways in which frames come to be, by `CAMERAS`; `USUAL` of those not named.
+        fully_shrunk: share of the shrunk frames that are shrunk by the pool's scale, of 8 by 4; the others are by 2.
+    """
     rng = np.random.default_rng([seed, step, 0xBA7C])
-    lessons = [make_lesson(pool, int(index), crop, rng) for index in rng.integers(0, pool.settings.count, size)]
+    indices = rng.integers(0, pool.settings.count, size)
+    lessons = [make_lesson(pool, int(index), crop, rng, frames, fully_shrunk) for index in indices]
     stages = range(len(pool.factors) - 1)
     return Batch(
         np.stack([lesson.low for lesson in lessons])[:, None],

@@ -272,6 +272,23 @@ def test_there_is_no_mean_of_different_networks_nor_of_rounded_weights(
     assert not list((tmp_path / "models").glob("*"))
 
 
+def test_of_several_scales_one_can_be_exported_and_the_others_stay(tiny_checkpoint, tiny_models, tmp_path):
+    export_model(tiny_models / "tiny-x2.safetensors", tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("tiny-x2*")}
+    written = export_model(tiny_checkpoint, tmp_path, scales=[4])
+    assert {path.name for path in written} == {"tiny-x4.safetensors", "tiny-x4-fp32.onnx", "tiny-x4-fp16.onnx"}
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("tiny-x2*")} == before
+    assert [model.scale for model in list_models(tmp_path) if model.precision == "fp32"] == [2, 4]
+
+
+def test_a_scale_that_a_network_has_not_is_refused(tiny_checkpoint, tiny_models, tmp_path):
+    with pytest.raises(ExportError, match="is a network of x2 and x4: there is no x8 in it"):
+        export_model(tiny_checkpoint, tmp_path / "models", scales=[2, 8])
+    with pytest.raises(ExportError, match=r"tiny-x4\.safetensors is of one scale: leave --scale out"):
+        export_model(tiny_models / "tiny-x4.safetensors", tmp_path / "models", scales=[4])
+    assert not list((tmp_path / "models").glob("*"))
+
+
 def test_the_recipe_of_a_trained_model_is_its_own(tiny_network, save_checkpoint, tmp_path):
     data = ViewData()
     checkpoint = save_checkpoint(tmp_path / "c.pt", "m", tiny_network(4), data)

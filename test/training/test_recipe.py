@@ -11,13 +11,17 @@ from dsca_ros.network.dsca import RESIDUAL, WEIGHTS
 from dsca_ros.network.level_graph import LEVEL_CHANNELS
 from dsca_ros.training.loss import DepthWeights
 from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData
-from dsca_ros.training.views import SCENES
+from dsca_ros.training.views import SCENES, FrameShares
 
 CONFIG = Path(__file__).parents[2] / "config" / "train"
 SHIPPED = sorted(CONFIG.glob("*.yaml"))
 GOOD = {"model": "m", "scale": 4, "steps": 9, "network": {"channels": [8, 4], "blocks": [1]}}
 GOOD["data"] = {"kind": "views", "crop": 24}
 MAPS = {"kind": "maps", "size": 32, "shares": {"procedural": 1}, "noisy": True}
+
+
+def frames(native: float = 0.0) -> dict[str, float]:
+    return {"native": native, "median": 0.0, "mean": 0.0, "picked": 0.0}
 
 
 def load(folder: Path, text: str) -> Recipe:
@@ -38,9 +42,11 @@ def test_a_recipe_of_a_few_keys(tmp_path):
 
 def test_scenes_and_the_weights_of_the_loss_are_read(tmp_path):
     data = {"kind": "views", "scenes": {"room": 1, "curved": 0.5}, "loss": {"absolute": 2, "validity": 0.0}}
+    data["frames"] = {"tof": {"native": 0.9, "median": 0.1, "mean": 0, "picked": 0}}
     recipe = load(tmp_path, yaml.safe_dump(GOOD | {"data": data, "network": {"taps": [9, 4]}}))
     assert recipe.data.scenes == {"room": 1, "curved": 0.5}
     assert recipe.data.loss == DepthWeights(absolute=2, validity=0.0)
+    assert recipe.data.frames == {"tof": FrameShares(0.9, 0.1, 0, 0)}
     assert recipe.network.taps == (9, 4)
     assert Recipe.from_dict(recipe.plain()) == recipe
 
@@ -115,6 +121,15 @@ def test_a_recipe_survives_a_checkpoint(tmp_path, data):
         ({"data": {"kind": "views", "views": 0}}, "views must be at least 1"),
         ({"data": {"kind": "views", "size": 3}}, "data: unknown key 'size'.*crop"),
         ({"data": {"kind": "views", "surface_weight": 0.5}}, "data: unknown key 'surface_weight'.*loss"),
+        (
+            {"data": {"kind": "views", "frames": {"sonar": {}}}},
+            "unknown camera 'sonar'; there are stereo, tof, phone",
+        ),
+        ({"data": {"kind": "views", "frames": {"tof": {"native": 1}}}}, "frames: tof: missing key 'mean'"),
+        ({"data": {"kind": "views", "fully_shrunk": -1}}, "fully_shrunk must be at least 0"),
+        ({"data": {"kind": "views", "frames": {"tof": 1}}}, "frames: tof: expected a mapping"),
+        ({"data": {"kind": "views", "frames": {"tof": frames(native=-1)}}}, "frames: tof: native must be at least 0"),
+        ({"data": {"kind": "views", "frames": {"tof": frames()}}}, "the sum of frames: tof must be at least"),
         ({"data": {"kind": "views", "loss": {"absolut": 1}}}, "data: loss: unknown key 'absolut'.*absolute, astray"),
         ({"data": {"kind": "views", "loss": {"squared": -0.5}}}, "loss: squared must be at least 0, not -0.5"),
         ({"data": {"kind": "views", "loss": {"astray": float("nan")}}}, "loss: astray must be at least 0"),

@@ -10,7 +10,7 @@ from dsca_ros.depth.fidelity import block_mean, decimate
 from dsca_ros.depth.scenes import KINDS
 from dsca_ros.depth.sensors import IdealSensor
 from dsca_ros.training import views
-from dsca_ros.training.views import ViewPool, ViewSettings, make_batch, make_lesson, shrink
+from dsca_ros.training.views import FrameShares, ViewPool, ViewSettings, make_batch, make_lesson, shrink
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +176,8 @@ def test_lessons_are_native_decimated_and_measured(whole):
     found = [kind_of(lesson(whole, seed)) for seed in range(300)]
     shares = {kind: found.count(kind) / 300 for kind in set(found)}
     assert set(shares) == {0, 2, 4}  # x8 is never measured: twice as far as cameras are apart
-    assert shares[2] == pytest.approx(shares[4], abs=0.08)
-    assert 0.24 < shares[2] < 0.38
+    assert shares[2] == pytest.approx(shares[4], abs=0.12)
+    assert 0.24 < shares[2] < 0.39
 
 
 def test_of_a_measured_frame_every_smaller_one_is_measured_and_no_larger_one(whole):
@@ -206,7 +206,8 @@ def test_what_was_measured_is_what_the_input_was_shrunk_from(pool, ideal, seed):
         error = np.abs(blocks.mean(axis=(1, 3)) - inverse) / inverse
         # A pixel that was picked lies half a pixel of the frame off its block's middle.
         allowed = 0.002 + (spread / inverse if factor == f or not any(found.measured) else 0.05)
-        assert (error <= allowed)[smooth].mean() > 0.9
+        # Among leaves and twigs the stage between has other surfaces than what was shrunk past it.
+        assert (error <= allowed)[smooth].mean() > (0.9 if factor in (0, f) else 0.7)
 
 
 def test_of_a_native_lesson_the_input_is_the_view_itself(whole, ideal):
@@ -265,11 +266,41 @@ def test_frames_are_shrunk_by_medians_means_and_leaving_out(factor, rng):
     ways = shrunk(frame, factor)
     found = []
     for seed in range(200):
-        low = shrink(frame, factor, np.random.default_rng(seed))
+        low = shrink(frame, factor, np.random.default_rng(seed), views.USUAL)
         assert low.shape == (6, 8)
         found.append([np.array_equal(low, way) for way in ways].index(True))
     counts = [found.count(way) for way in range(6)]
     assert counts[0] > counts[1] > max(counts[2:]) and min(counts) > 0
+
+
+@pytest.mark.parametrize("way", range(3))
+def test_frames_are_shrunk_in_the_ways_that_have_a_share(way, rng):
+    frame = rng.uniform(1.0, 2.0, (12, 16)).astype(np.float32)
+    only = FrameShares(5.0, *(float(k == way) for k in range(3)))
+    for seed in range(20):
+        low = shrink(frame, 2, np.random.default_rng(seed), only)
+        assert any(np.array_equal(low, one) for one in shrunk(frame, 2)[way : way + 1 if way < 2 else None])
+
+
+@pytest.mark.parametrize(("native", "median", "expected"), [(1, 0, 1.0), (0, 1, 0.0), (6, 2, 0.75)])
+def test_a_kind_of_camera_has_its_share_of_native_frames(whole, ideal, native, median, expected):
+    """A perfect camera's shrunk frames are asked for themselves, so that they can be told from native ones."""
+    frames = {"exact": FrameShares(native, median, 0.0, 0.0), "stereo": FrameShares(median, native, 0.0, 0.0)}
+    found = [make_lesson(whole, 0, CROP, np.random.default_rng(seed), frames) for seed in range(80)]
+    share = sum(not any(lesson.measured) for lesson in found) / 80
+    assert share == pytest.approx(expected, abs=0.15 if 0 < expected < 1 else 0)
+
+
+@pytest.mark.parametrize(("fully", "kinds"), [(1.0, {4}), (0.0, {2})])
+def test_frames_are_shrunk_by_as_much_as_the_recipe_says(whole, ideal, fully, kinds):
+    frames = {"exact": FrameShares(0.0, 1.0, 0.0, 0.0)}
+    found = [make_lesson(whole, 0, CROP, np.random.default_rng(seed), frames, fully) for seed in range(20)]
+    assert {kind_of(lesson) for lesson in found} == kinds
+
+
+def test_every_random_camera_is_of_a_kind():
+    kinds = {views.kind_of(views.random_sensor(np.random.default_rng(k))) for k in range(60)}
+    assert kinds == set(views.CAMERAS)
 
 
 @pytest.mark.parametrize("way", [decimate, block_mean])
