@@ -2,6 +2,8 @@
 
 import hashlib
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +101,51 @@ def test_it_is_the_graph_of_its_weights(kind):
         assert np.quantile(error, 0.999) < 2e-3 and error.max() < 0.01
     else:  # between two surfaces a last digit may decide which one the guard takes
         assert np.quantile(error, 0.999) < 2e-4
+
+
+def in_double(path: Path) -> Any:
+    """A graph with every float32 in it as float64."""
+    onnx = pytest.importorskip("onnx")
+    single, double = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+
+    def widen(tensor: Any) -> None:
+        if tensor.data_type == single:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float64)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        widen(tensor)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            widen(attribute.t)
+            if (node.op_type, attribute.name, attribute.i) == ("Cast", "to", single):
+                attribute.i = double
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = double
+    del model.graph.value_info[:]
+    return model
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS, ids=str)
+def test_in_double_its_graph_and_its_weights_agree_at_every_pixel(kind):
+    """Without rounding nothing is left that a network might multiply, or a guard decide by."""
+    torch = pytest.importorskip("torch")
+    from onnx.reference import ReferenceEvaluator
+
+    from dsca_ros.engine.export import load_weights, make_graph
+
+    model, scale, domain = kind
+    network, _ = load_weights(models_folder() / f"{model}-x{scale}.safetensors")
+    image = image_for(domain, HELD_OUT_SEED, 31, 22).astype(np.float64)[None, None]
+    inputs = {"depth": image, "depth_range": np.array(RANGE)} if domain == DEPTH else {"levels": image}
+    graph = ReferenceEvaluator(in_double(models_folder() / f"{model}-x{scale}-fp32.onnx"))
+    (result,) = graph.run(None, inputs)
+    with torch.no_grad():
+        expected = make_graph(network, domain).double()(*map(torch.from_numpy, inputs.values())).numpy()
+    assert result.dtype == np.float64 and result.shape == expected.shape
+    np.testing.assert_array_equal(result > 0, expected > 0)
+    np.testing.assert_allclose(result, expected, atol=1e-4 if domain == LEVELS else 1e-6)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS, ids=str)
