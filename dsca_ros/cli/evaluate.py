@@ -42,6 +42,9 @@ def evaluate(
     precision: str = typer.Option("fp32", help="fp32 or fp16."),
     ensemble: bool = typer.Option(False, "--ensemble", help="With --data: also the mean of eight ways to lay a map."),
     peers: Path = PEERS,
+    twins: bool = typer.Option(
+        True, "--twins/--no-twins", help="With --fidelity: decimated frames go to a model's -decimated twin."
+    ),
     pictures: Path = typer.Option(None, metavar="DIR", help="With --data or --fidelity: draw pictures."),
     json_file: str = JSON,
     markdown: str = typer.Option(
@@ -74,7 +77,9 @@ def evaluate(
             from dsca_ros.evaluation.fidelity_report import fidelity_markdown, fidelity_tables
             from dsca_ros.evaluation.fidelity_run import FidelitySettings, run_fidelity
 
-            asked = FidelitySettings(model or [], scale or [], frames, engine, precision, threads, pictures, peers)
+            asked = FidelitySettings(
+                model or [], scale or [], frames, engine, precision, threads, pictures, peers, twins
+            )
             figures, networks = run_fidelity(fidelity, asked, console)
             tables.print(fidelity_tables(figures, networks))
             write_json(figures, json_file)
@@ -110,11 +115,11 @@ def _held_out(
     precision: str,
     threads: int,
 ) -> list[dict[str, Any]]:
-    """Models on held-out synthetic rooms; prints a table for each."""
+    """Models on held-out synthetic rooms, twins on decimated frames of them; prints a table for each."""
     from rich.progress import track
 
     from dsca_ros.depth.sensors import find_sensor
-    from dsca_ros.engine.zoo import find_model
+    from dsca_ros.engine.zoo import find_model, is_twin
     from dsca_ros.evaluation.compare import compare
     from dsca_ros.evaluation.held_out import held_out_samples
     from dsca_ros.evaluation.report import error_table
@@ -133,11 +138,12 @@ def _held_out(
         for scale in scales:
             with Upsampler(model, scale, engine, precision, threads) as upsampler:
                 for name in sensors:
-                    samples = held_out_samples(upsampler, scale, name, scenes, width, height)
+                    samples = held_out_samples(upsampler, scale, name, scenes, width, height, is_twin(model))
                     counted = track(samples, f"{name} ×{scale}", total=scenes, console=console, transient=True)
                     errors = compare(counted)
                     results.append({"sensor": name, "model": model, "scale": scale, "scenes": scenes, "error": errors})
-                    tables.print(error_table(errors, f"{model} ×{scale}, {name} {width}×{height}, {scenes} rooms"))
+                    frames = f"{name} {width}×{height}" + ", decimated" * is_twin(model)
+                    tables.print(error_table(errors, f"{model} ×{scale}, {frames}, {scenes} rooms"))
     return results
 
 

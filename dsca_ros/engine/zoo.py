@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ MANIFEST = "manifest.yaml"
 PRECISIONS = ("fp32", "fp16")
 #: What a model takes: a camera's depth, or the benchmark's maps of 0-255.
 DEPTH, LEVELS = "depth", "levels"
+#: Ends the name of a model's twin: the same network, with weights for frames that were decimated.
+DECIMATED = "-decimated"
 #: Names of models and of their files. Engines are kept under them: a name with a folder in it would lead elsewhere,
 #: and a longer one fits no file system.
 PLAIN_NAME = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
@@ -121,6 +124,17 @@ def _plain(name: Any) -> str:
 
 def _number(value: Any) -> float | None:
     return None if value is None else float(value)
+
+
+def is_twin(model: str) -> bool:
+    """Whether a model is another's twin for decimated frames."""
+    return model.endswith(DECIMATED)
+
+
+def twin_of(file: ModelFile, files: Iterable[ModelFile]) -> ModelFile | None:
+    """The twin of a model for decimated frames among ``files``, of its scale and precision; None without one."""
+    wanted = (file.model + DECIMATED, file.scale, file.precision, file.domain)
+    return next((other for other in files if (other.model, other.scale, other.precision, other.domain) == wanted), None)
 
 
 def find_model(model: str, scale: int, precision: str = "fp32", folder: Path | None = None) -> ModelFile:

@@ -27,7 +27,7 @@ from dsca_ros.depth.units import like, to_metres, to_millimetres
 from dsca_ros.engine.base import EngineError
 from dsca_ros.engine.factory import ENGINES, create_engine
 from dsca_ros.engine.gpu import GpuError, find_driver
-from dsca_ros.engine.zoo import DEPTH, ModelFile, list_models
+from dsca_ros.engine.zoo import DEPTH, ModelFile, is_twin, list_models
 
 #: Runs before the measured ones.
 WARM_UP_RUNS = 5
@@ -68,7 +68,9 @@ class BenchRequest:
             EngineError: if nothing is left.
         """
         engines = self.engines or [kind.name for kind in ENGINES if kind.missing() is None]
-        files = [file for file in list_models() if not self.models or file.model in self.models]
+        # A twin is as fast as its model.
+        named = self.models
+        files = [file for file in list_models() if (file.model in named if named else not is_twin(file.model))]
         if self.peers is not None:
             files += list_models(self.peers)
         rows = [

@@ -198,10 +198,20 @@ def decimated(depth_set: DepthSet, frames: int, scale: int) -> Iterator[tuple[np
 
 
 def recorded_rows(
-    depth_set: DepthSet, frames: int, network: str, upsample: Enlarge, scale: int
+    depth_set: DepthSet, frames: int, network: str, upsample: Enlarge, scale: int, restore: Enlarge | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of a recorded set; the arguments are those of `truth_rows`."""
+    """Rows of a recorded set.
+
+    Args:
+        depth_set: of frames.
+        frames: how many of them, at most.
+        network: the model's name.
+        upsample: the model.
+        scale: output over input size.
+        restore: the model for decimated frames; None is ``upsample``.
+    """
     methods = {**usual_methods(scale), network: upsample}
+    restoring = {**methods, network: restore or upsample}
     tallies = {method: RecordedFigures() for method in methods}
     for index in chosen(depth_set, frames):
         frame = depth_set.depth(index)
@@ -209,7 +219,7 @@ def recorded_rows(
         source = decimate(recorded, scale)
         if not (source.size and enough(frame)):
             continue
-        results = {method: enlarge(source) for method, enlarge in methods.items()}
+        results = {method: enlarge(source) for method, enlarge in restoring.items()}
         where = common(results, network, recorded)
         following = depth_set.depth(index + 1) if index + 1 < len(depth_set.frames) else None
         planes = find_planes(frame)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dsca_ros.depth.files import DepthFileError
 from dsca_ros.engine.base import EngineError
-from dsca_ros.engine.zoo import DEPTH, MANIFEST, ModelFile, list_models
-from dsca_ros.evaluation.fidelity import chosen, decimated, recorded_rows, truth_rows
+from dsca_ros.engine.zoo import DEPTH, MANIFEST, ModelFile, is_twin, list_models, twin_of
+from dsca_ros.evaluation.fidelity import Enlarge, chosen, decimated, recorded_rows, truth_rows
 from dsca_ros.evaluation.folders import make_folder
 from dsca_ros.evaluation.held_out import held_out_frames
 from dsca_ros.evaluation.recordings import DepthSet, SetError, holds_frames, open_set
@@ -42,6 +41,8 @@ class FidelitySettings:
     threads: int = 0
     pictures: Path | None = None
     peers: Path | None = None
+    #: Decimated frames go to a model's twin for them, where there is one.
+    twins: bool = True
 
 
 def open_sets(names: list[str]) -> list[DepthSet | str]:
@@ -89,8 +90,9 @@ def run_fidelity(names: list[str], settings: FidelitySettings, console: Console)
     """Measures, and draws where asked to.
 
     Returns:
-        ``sets[]``, a row for each set, method and scale (see `truth_rows` and `recorded_rows`), and the names
-        of the networks among the methods: peers are none of them.
+        ``sets[]``, a row for each set, method and scale (see `truth_rows` and `recorded_rows`), and ``twins``, the
+        models that decimated frames were given to; and the names of the networks among the methods: peers are none of
+        them.
 
     Raises:
         SetError, EngineError: if a set or a model is not there.
@@ -100,7 +102,9 @@ def run_fidelity(names: list[str], settings: FidelitySettings, console: Console)
     for depth_set in sets:
         if isinstance(depth_set, DepthSet):
             check_frames(depth_set, settings.frames)
-    models = [file for file in _usable(list_models(), settings) if not settings.models or file.model in settings.models]
+    files = _usable(list_models(), settings)
+    # A twin is measured with its model, and by itself where it is named.
+    models = [file for file in files if (file.model in settings.models if settings.models else not is_twin(file.model))]
     absent = set(settings.models) - {file.model for file in models}
     if absent or not models:
         what = f"no model {min(absent)!r}" if absent else "no model for depth"
@@ -111,30 +115,34 @@ def run_fidelity(names: list[str], settings: FidelitySettings, console: Console)
         raise SetError(f"no model to measure at scale {min(unserved)}; `dsca info` lists what there is")
     peers = _usable(_peers(settings.peers), settings) if settings.peers is not None else []
     rows: list[dict[str, Any]] = []
+    twins: dict[str, str] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=len(sets) * len(models + peers))
         for model in models + peers:
-            with Upsampler(
-                model.model,
-                model.scale,
-                settings.engine,
-                model.precision,
-                settings.threads,
-                DEPTH_RANGE,
-                folder=model.path.parent,
-            ) as upsample:
+            twin = twin_of(model, files) if settings.twins else None
+            with ExitStack() as opened:
+                upsample = opened.enter_context(_opened(model, settings))
+                restore = opened.enter_context(_opened(twin, settings)) if twin else upsample
+                if twin:
+                    twins[model.model] = twin.model
                 for depth_set in sets:
                     name = name_of(depth_set)
                     progress.update(task, description=escape(f"{model.model} ×{model.scale} on {name}"))
-                    rows += merged(rows, set_rows(depth_set, settings.frames, model.model, upsample, model.scale))
+                    found = set_rows(depth_set, settings.frames, model.model, upsample, model.scale, restore)
+                    rows += merged(rows, found)
                     if settings.pictures is not None and isinstance(depth_set, DepthSet):
                         from dsca_ros.evaluation.fidelity_pictures import draw_side_view
 
                         path = settings.pictures / f"{name.replace('/', '-')}-{model.model}-x{model.scale}.png"
                         draw_side_view(depth_set, model.model, upsample, model.scale, path)
                     progress.advance(task)
-    return {"sets": rows}, {file.model for file in models}
+    return {"sets": rows, "twins": twins}, {file.model for file in models}
+
+
+def _opened(file: ModelFile, settings: FidelitySettings) -> Upsampler:
+    s = settings
+    return Upsampler(file.model, file.scale, s.engine, file.precision, s.threads, DEPTH_RANGE, folder=file.path.parent)
 
 
 def _peers(folder: Path) -> list[ModelFile]:
@@ -188,12 +196,12 @@ def merged(rows: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[s
 
 
 def set_rows(
-    depth_set: DepthSet | str, frames: int, network: str, upsample: Callable[[np.ndarray], np.ndarray], scale: int
+    depth_set: DepthSet | str, frames: int, network: str, upsample: Enlarge, scale: int, restore: Enlarge | None = None
 ) -> list[dict[str, Any]]:
-    """The rows of one set of any kind."""
+    """The rows of one set of any kind; the arguments are those of `recorded_rows`."""
     if isinstance(depth_set, str):
         pairs = held_out_frames(scale, depth_set.removeprefix(f"{SYNTHETIC}-"), frames)
         return truth_rows(depth_set, pairs, network, upsample, scale)
     if depth_set.info.kind == "truth":
-        return truth_rows(depth_set.name, decimated(depth_set, frames, scale), network, upsample, scale)
-    return recorded_rows(depth_set, frames, network, upsample, scale)
+        return truth_rows(depth_set.name, decimated(depth_set, frames, scale), network, restore or upsample, scale)
+    return recorded_rows(depth_set, frames, network, upsample, scale, restore)

@@ -12,7 +12,7 @@ from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.synthetic import HELD_OUT_SEED, SyntheticStream
 from dsca_ros.engine.base import EngineError
 from dsca_ros.engine.onnxruntime import OnnxRuntimeEngine
-from dsca_ros.engine.zoo import DEPTH, LEVELS, list_models, models_folder
+from dsca_ros.engine.zoo import DEPTH, LEVELS, is_twin, list_models, models_folder
 from dsca_ros.evaluation.compare import compare
 from dsca_ros.evaluation.held_out import held_out_samples
 from dsca_ros.training.disparity_scenes import disparity_scene
@@ -45,10 +45,12 @@ def measured(seed: int, width: int, height: int) -> np.ndarray:
 
 @cache
 def figures(kind: tuple[str, int], sensor: str) -> dict[str, dict[str, float]]:
-    """Errors of all methods over rooms that no model was trained on."""
+    """Errors of all methods over rooms that no model was trained on, in the frames a model is for."""
     engine, scale = load(kind, "fp32"), kind[1]
     rooms = 6 if scale == 2 else 4
-    samples = held_out_samples(lambda depth: engine.infer(depth, RANGE), scale, sensor, rooms)
+    samples = held_out_samples(
+        lambda depth: engine.infer(depth, RANGE), scale, sensor, rooms, decimated=is_twin(kind[0])
+    )
     return compare(samples)
 
 

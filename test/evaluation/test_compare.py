@@ -5,10 +5,11 @@ pytest.importorskip("torch")
 
 from dsca_ros.depth import units
 from dsca_ros.depth.camera import Intrinsics
+from dsca_ros.depth.fidelity import decimate
 from dsca_ros.depth.resample import METHODS
 from dsca_ros.depth.synthetic import HELD_OUT_SEED, SyntheticStream
 from dsca_ros.evaluation.compare import Sample, compare, with_truth
-from dsca_ros.evaluation.held_out import held_out_samples
+from dsca_ros.evaluation.held_out import held_out_frames, held_out_samples
 from dsca_ros.training.views import ViewSettings
 
 STREAM = SyntheticStream(Intrinsics.from_fov(48, 36, 70.0), "stereo", 10, 1_000_001)
@@ -71,6 +72,14 @@ def test_held_out_samples_are_millimetres_through_the_upsampler():
         assert sample.scale == 4 and sample.truth.shape == (96, 128)
         np.testing.assert_allclose(sample.result, METHODS["nearest"](sample.measured, 4), atol=1e-6)
     assert not np.array_equal(samples[0].truth, samples[1].truth)
+
+
+def test_held_out_frames_may_be_decimated():
+    """Measured at the larger size, then shrunk; the exact depth is the same."""
+    (native, exact), (shrunk, same) = (next(held_out_frames(2, "ideal", 1, 32, 24, flag)) for flag in (False, True))
+    np.testing.assert_array_equal(exact, same)
+    np.testing.assert_allclose(shrunk, decimate(exact, 2), atol=0.00051)
+    assert native.shape == shrunk.shape == (24, 32) and not np.array_equal(native, shrunk)
 
 
 def test_training_never_sees_a_held_out_room():

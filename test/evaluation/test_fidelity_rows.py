@@ -1,7 +1,9 @@
 """Figures of methods whose errors are known beforehand, on sets of a few small frames."""
 
+import copy
 import io
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -535,6 +537,58 @@ def test_synthetic_rooms_are_held_out_frames_of_a_sensor(monkeypatch):
     assert ran == [(12, 16)] * 3  # once a frame
     assert {(row["set"], row["kind"]) for row in rows} == {("synthetic-tof", "truth")}
     assert by_method(rows)["ours"]["mae_mm"] == pytest.approx(500.0)
+
+
+# --- twins --------------------------------------------------------------------------------------
+
+
+def test_decimated_frames_are_restored_by_the_twin_and_all_else_is_measured_on_the_model(make_set):
+    """Planes, consistency and steadiness are of the frame as it is."""
+    found = make_set([step(25, 35)])
+
+    def ours(depth: np.ndarray) -> np.ndarray:
+        return nearest(depth, 2)
+
+    def twin(depth: np.ndarray) -> np.ndarray:
+        return nearest(depth, 2) + np.float32(0.001)
+
+    row = by_method(recorded_rows(found, 1, "ours", ours, 2, twin))["ours"]
+    alone = by_method(recorded_rows(found, 1, "ours", ours, 2))["ours"]
+    assert row["surface_mae_mm"] == pytest.approx(alone["surface_mae_mm"] + 1.0, abs=1e-3)
+    assert row["consistency_mm"] == alone["consistency_mm"]
+    truth = set_rows(found, 1, "ours", ours, 2, twin)
+    assert truth == recorded_rows(found, 1, "ours", ours, 2, twin)
+
+
+@pytest.fixture
+def twins(tiny_models, tmp_path, monkeypatch) -> None:
+    """The model `tiny`, and beside it a twin at 2."""
+    folder = tmp_path / "models"
+    shutil.copytree(tiny_models, folder)
+    manifest = yaml.safe_load((folder / "manifest.yaml").read_text())
+    models = manifest["models"]
+    models["tiny-decimated"] = {"domain": "depth", "scales": {2: copy.deepcopy(models["tiny"]["scales"][2])}}
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    monkeypatch.setenv("DSCA_MODELS", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("models", "twins_used", "expected"),
+    [
+        ([], True, {"tiny": "tiny-decimated"}),
+        ([], False, {}),
+        (["tiny"], True, {"tiny": "tiny-decimated"}),
+        (["tiny-decimated"], True, {}),
+    ],
+)
+def test_a_twin_is_measured_with_its_model_and_by_itself_where_it_is_named(
+    twins, make_set, models, twins_used, expected
+):
+    folder = str(make_set([step(25, 35)]).folder)
+    settings = FidelitySettings(models, [2], 1, "onnxruntime", twins=twins_used)
+    figures, networks = run_fidelity([folder], settings, Console(quiet=True))
+    assert figures["twins"] == expected
+    assert networks == {models[0] if models else "tiny"}
 
 
 # --- pictures -----------------------------------------------------------------------------------

@@ -59,14 +59,16 @@ def test_the_kind_of_data_decides_what_the_network_sees(tmp_path):
 
 
 def test_recipes_ship():
-    assert {"dsca-nano.yaml", "dsca-nano-first.yaml", "dsca-small.yaml"} <= {path.name for path in SHIPPED}
+    assert {"dsca-nano-first.yaml", "dsca-nano-x2.yaml", "dsca-nano-x4.yaml", "dsca-small-x4.yaml"} <= {
+        path.name for path in SHIPPED
+    }
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_every_shipped_recipe_loads_under_its_own_name(path):
-    """One for cameras is of all scales up to its own, one for maps of its own alone."""
+    """One for cameras may be of all scales up to its own, one for maps is of its own alone."""
     recipe = Recipe.load(path)
-    assert path.stem == (recipe.model if isinstance(recipe.data, ViewData) else recipe.name)
+    assert path.stem in ([recipe.model, recipe.name] if isinstance(recipe.data, ViewData) else [recipe.name])
 
 
 def test_every_recipe_in_a_subfolder_loads_under_a_name_of_its_own_there():
