@@ -70,6 +70,31 @@ def counted_limits() -> dict[str, str]:
     return {name: f"{sum(results)} of {len(results)}" for name, results in held.items()}
 
 
+def share_of_best(rows: dict[tuple[str, str], dict], name: str, model: str, key: str) -> float:
+    return rows[name, model][key] / min(rows[name, usual][key] for usual in ("nearest", "bilinear", "bicubic"))
+
+
+def test_what_is_said_of_twins_is_what_was_measured():
+    """The table of docs/fidelity.md, from a run of either set of weights on all frames."""
+    found = json.loads((DOCS / "results" / "twins.json").read_text())
+    rows = {(row["set"], row["method"]): row for row in found["sets"] if row["scale"] == 2}
+    assert found["twins"] == {}
+    columns = {
+        "living room, at edges": ("livingroom", "edge_mae_mm"),
+        "Sintel, at edges": ("sintel", "edge_mae_mm"),
+        "D4xx, surfaces": ("realsense_d4xx", "surface_mae_mm"),
+        "Kinect v1, surfaces": ("kinect_v1", "surface_mae_mm"),
+        "rooms by ToF, at edges": ("synthetic-tof", "edge_mae_mm"),
+        "rooms by stereo, mean": ("synthetic-stereo", "mae_mm"),
+    }
+    lines = [["given to", *columns, "Kinect v1, steadiness"], ["---"] * (len(columns) + 2)]
+    for model in ("dsca-nano", "dsca-nano-decimated"):
+        shares = [f"{share_of_best(rows, name, model, key):.2f}" for name, key in columns.values()]
+        lines.append([model, *shares, f"{rows['kinect_v1', model]['steadiness_ratio']:.2f}"])
+    expected = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    assert part((DOCS / "fidelity.md").read_text(), "twins") == expected
+
+
 def test_the_limits_said_to_hold_are_those_that_hold():
     text = " ".join((DOCS / "fidelity.md").read_text().split())
     counted = counted_limits()
