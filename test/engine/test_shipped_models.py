@@ -169,7 +169,7 @@ def test_half_precision_costs_no_truth(kind):
 
 
 def bar(angle: float, offset: float, factor: int, width: int = 96, height: int = 72) -> np.ndarray:
-    """A bar of 24 pixels' width at 1.2 m before a wall at 2.5 m, measured without noise at ``factor`` times the size."""
+    """A bar of 24 pixels' width at 1.2 m before a wall at 2.5 m, without noise, at ``factor`` times the size."""
     v, u = np.mgrid[: height * factor, : width * factor] + 0.5
     across = (u / factor - width / 2) * np.cos(angle) + (v / factor - height / 2) * np.sin(angle) - offset
     return np.where(np.abs(across) < 12, 1.2, 2.5).astype(np.float32)
