@@ -59,7 +59,15 @@ def fidelity_tables(figures: dict[str, Any], networks: set[str]) -> Group:
             for row in rows:
                 table.add_row(row["method"], *cells(row), style="bold" if row["method"] in networks else "")
             tables.append(table)
+    if figures.get("twins"):
+        tables.append(Text(told_of_twins(figures)))
     return Group(*tables)
+
+
+def told_of_twins(figures: dict[str, Any]) -> str:
+    """Which models the decimated frames were given to."""
+    named = " and ".join(f"{twin} for {model}" for model, twin in figures["twins"].items())
+    return f"Decimated frames were given to the twins: {named}."
 
 
 def fidelity_markdown(figures: dict[str, Any], networks: set[str]) -> str:
@@ -76,4 +84,6 @@ def fidelity_markdown(figures: dict[str, Any], networks: set[str]) -> str:
             method = f"**{row['method']}**" if row["method"] in networks else row["method"]
             lines.append(f"| {row['set']} | ×{row['scale']} | {method} | {' | '.join(cells(row))} |")
         lines.append("")
+    if figures.get("twins"):
+        lines += [told_of_twins(figures), ""]
     return "\n".join(lines)

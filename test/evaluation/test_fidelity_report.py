@@ -94,3 +94,11 @@ def test_markdown_is_as_it_should_be_to_the_letter():
         "| zed | ×4 | bilinear | 1.23 | 2.2 | 3.23 | 4.235 | 5.235 | 6.23 |",
         "| zed | ×4 | **ours** | 21.00 | 22.0 | 23.00 | 24.000 | 25.000 | 26.00 |",
     ]
+
+
+def test_which_models_had_the_decimated_frames_is_told():
+    told = "Decimated frames were given to the twins: ours-decimated for ours."
+    figures = FIGURES | {"twins": {"ours": "ours-decimated"}}
+    assert told in shown(figures) and told in fidelity_markdown(figures, {"ours"})
+    for without in (FIGURES, FIGURES | {"twins": {}}):
+        assert "twins" not in shown(without) and "twins" not in fidelity_markdown(without, {"ours"})
