@@ -26,6 +26,15 @@ class Sensor(Protocol):
         ...
 
 
+class RandomSensor(Sensor, Protocol):
+    """A kind of camera of which there are many."""
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> Sensor:
+        """One of them."""
+        ...
+
+
 @dataclass(frozen=True)
 class StereoSensor:
     """Stereo, structured or coded light: what it measures is disparity.
@@ -249,8 +258,61 @@ class PhoneLidarSensor:
 
 
 @dataclass(frozen=True)
+class SimulatedKinectSensor:
+    """Structured light as the noisy twins of rendered rooms have it: one point for every 2x2 pixels.
+
+    After "Robust Reconstruction of Indoor Scenes" (2015): all four pixels of a block measure the upper left one of
+    them, or what a jitter takes for it, each with noise of its own in the disparity, which is then rounded; and the
+    whole camera is off by slow waves, as its calibration left them.
+
+    Attributes:
+        focal_baseline: focal length times baseline, px m.
+        step: of the disparity, pixels.
+        noise_px: deviation of the disparity before it is rounded, pixels.
+        jitter: deviation of the point that is measured, pixels.
+        waves_px: deviation of the slow waves, pixels.
+    """
+
+    focal_baseline: float = 35.13
+    step: float = 1.0 / 8.0
+    noise_px: float = 0.028
+    jitter: float = 0.4
+    waves_px: float = 0.1
+    max_depth: float = 10.0
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> SimulatedKinectSensor:
+        """Such a camera, more or less noisy."""
+        return cls(
+            focal_baseline=float(rng.uniform(25.0, 45.0)),
+            noise_px=float(np.exp(rng.uniform(np.log(0.015), np.log(0.06)))),
+            jitter=float(rng.uniform(0.0, 0.6)),
+            waves_px=float(rng.uniform(0.0, 0.15)),
+        )
+
+    def measure(self, depth: np.ndarray, camera: Intrinsics, rng: np.random.Generator) -> np.ndarray:
+        """See `Sensor.measure`; the image begins with a whole block."""
+        height, width = depth.shape
+        jitter = np.rint(self.jitter * rng.standard_normal((2, height, width), np.float32)).astype(np.int32)
+        rows = np.clip(np.arange(height)[:, None] + jitter[0], 0, height - 1) // 2 * 2
+        columns = np.clip(np.arange(width)[None, :] + jitter[1], 0, width - 1) // 2 * 2
+        measured = np.float32(self.focal_baseline) / depth[rows, columns]
+        measured += np.float32(self.waves_px) * smooth_noise((height, width), 24, rng)
+        measured += np.float32(self.noise_px) * rng.standard_normal((height, width), np.float32)
+        measured = np.rint(measured / np.float32(self.step)) * np.float32(self.step)
+        with np.errstate(divide="ignore"):
+            result = np.float32(self.focal_baseline) / measured
+        return _on_grid(result, (measured > 0) & (result <= self.max_depth))
+
+
+@dataclass(frozen=True)
 class IdealSensor:
     """No error but the millimetre grid: shows what is lost by resolution alone."""
+
+    @classmethod
+    def random(cls, rng: np.random.Generator) -> IdealSensor:
+        """The only one."""
+        return cls()
 
     def measure(self, depth: np.ndarray, camera: Intrinsics, rng: np.random.Generator) -> np.ndarray:
         """See `Sensor.measure`."""
@@ -263,6 +325,7 @@ SENSORS: dict[str, Sensor] = {
     "realsense_f200": StereoSensor.realsense_f200(),
     "tof": TimeOfFlightSensor(),
     "phone_lidar": PhoneLidarSensor(),
+    "simulated_kinect": SimulatedKinectSensor(),
     "ideal": IdealSensor(),
 }
 

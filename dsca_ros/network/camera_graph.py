@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsca_ros.network.blend import Blend
-from dsca_ros.network.dsca import DSCA, WEIGHTS, enlarge
+from dsca_ros.network.dsca import DSCA, WEIGHTS, Stage, enlarge
 
 #: Differences from the 3x3 mean of these shares are half of full scale: of a camera's steps, of its noise, of edges.
 NEARBY = (0.0004, 0.004, 0.04)
@@ -38,11 +38,13 @@ class StageResult:
         inverse: inverse depth, 1/m; 0 where there is none.
         there: 1 where one of the four nearest pixels of the map before is valid, else 0.
         validity: logit of the chance that the camera would measure here.
+        strain: [], how far the logits of the weights are beyond all use; see `Stage.strain`.
     """
 
     inverse: Tensor
     there: Tensor
     validity: Tensor
+    strain: Tensor | None = None
 
 
 class CameraGraph(nn.Module):
@@ -93,13 +95,16 @@ class CameraGraph(nn.Module):
 
     def stages(self, inverse: Tensor, valid: Tensor, features: Tensor, guarded: bool = False) -> list[StageResult]:
         """What every stage makes of it. Training supervises these, without the guard."""
-        planes = self._planes(inverse, valid, features, guarded)
-        return [StageResult(*(blend.lay_out(plane) for plane in of_stage)) for blend, of_stage in planes]
+        results = []
+        for stage, of_stage, blend, planes in self._planes(inverse, valid, features, guarded):
+            inverse, there, validity = map(blend.lay_out, planes)
+            results.append(StageResult(inverse, there, validity, stage.strain(of_stage)))
+        return results
 
     def _planes(
         self, inverse: Tensor, valid: Tensor, features: Tensor, guarded: bool
-    ) -> Iterator[tuple[Blend, tuple[Tensor, Tensor, Tensor]]]:
-        """Of every stage, what a `StageResult` has, not laid out yet, and what lays it out."""
+    ) -> Iterator[tuple[Stage, Tensor, Blend, tuple[Tensor, Tensor, Tensor]]]:
+        """Every stage with its features, what lays out, and the maps a `StageResult` has, not laid out yet."""
         all_features = self.network(features.half() if self.half_network else features)
         there, depth_type = valid, valid.device.type
         for of_stage, stage in zip(all_features, self.network.each_stage()):
@@ -109,13 +114,14 @@ class CameraGraph(nn.Module):
                 blended, support, shift = stage.enlarge(inverse, there, of_stage, guarded)
             known = (support > 0).to(valid.dtype)
             blended = blended * known
-            yield stage.blend, (blended, known, SUPPORT * (support - 0.5) + shift)
+            yield stage, of_stage, stage.blend, (blended, known, SUPPORT * (support - 0.5) + shift)
             inverse, there = stage.blend.lay_out(blended), stage.blend.lay_out(known)
 
     def forward(self, depth: Tensor, depth_range: Tensor) -> Tensor:
         """[B, 1, H, W] metres to [B, 1, sH, sW] metres, 0 invalid; see `prepare` for the range."""
         height, width = (size * self.network.config.scale for size in depth.shape[-2:])
-        *_, (blend, (inverse, there, validity)) = self._planes(*self.prepare(depth, depth_range), guarded=True)
+        *_, last = self._planes(*self.prepare(depth, depth_range), guarded=True)
+        *_, blend, (inverse, there, validity) = last
         metres = (validity >= 0).to(depth.dtype) * there / inverse.clamp(min=1e-6)
         return blend.lay_out(metres)[..., :height, :width]
 

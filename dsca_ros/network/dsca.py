@@ -18,6 +18,8 @@ from dsca_ros.network.blend import HOLD, TAP_COUNTS, Blend
 from dsca_ros.network.blocks import BLOCKS, CrossScaleAttention, conv
 
 RESIDUAL, WEIGHTS = "residual", "weights"
+#: Logits of weights farther from 0 than this say no more: the sigmoid of 8 is 0.9997, and hardly moves.
+FIRM = 8.0
 #: Of channels, blocks and the like, and for `DSCAConfig.unshuffle`; no network of this kind has nearly as many.
 MOST, MOST_UNSHUFFLE = 1024, 16
 
@@ -157,10 +159,23 @@ class Stage(nn.Module):
         """
         assert self.blend is not None
         outputs, taps = self.blend.outputs, self.blend.taps
-        # In the head's outputs the taps of one output pixel are together, and validity comes last.
-        logits = (part(self.last, features, slice(tap, outputs * taps, taps)) for tap in range(taps))
-        blended, support = self.blend.planes(inverse, there, logits, guarded)
+        blended, support = self.blend.planes(inverse, there, self.logits(features), guarded)
         return blended, support, part(self.last, features, slice(outputs * taps, None))
+
+    def logits(self, features: Tensor) -> Iterator[Tensor]:
+        """Under ``weights``: of every tap, those of the weights, as planes of `Blend`."""
+        assert self.blend is not None
+        outputs, taps = self.blend.outputs, self.blend.taps
+        # In the head's outputs the taps of one output pixel are together, and validity comes last.
+        return (part(self.last, features, slice(tap, outputs * taps, taps)) for tap in range(taps))
+
+    def strain(self, features: Tensor) -> Tensor:
+        """By how much the logits of the weights exceed `FIRM` on the mean, [].
+
+        Out there two surfaces weigh the same, nothing is left to learn from, and the guard decides by chance.
+        """
+        excess = [F.relu(logit.abs() - FIRM).mean() for logit in self.logits(features)]
+        return torch.stack(excess).mean()
 
 
 def part(layer: nn.Conv2d, features: Tensor, rows: slice) -> Tensor:
@@ -188,6 +203,7 @@ class DSCA(nn.Module):
         super().compile(*args, **kwargs)
         for stage in self.each_stage():
             stage.enlarge = torch.compile(stage.enlarge, *args, **kwargs)  # type: ignore[method-assign]
+            stage.strain = torch.compile(stage.strain, *args, **kwargs)  # type: ignore[method-assign]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """All stages, one after the other.

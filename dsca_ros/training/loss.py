@@ -35,6 +35,8 @@ class DepthWeights:
         validity: of the decision on validity.
         surfaces: of the last stage's error on the surfaces of a measured frame, over that of bilinear: all cameras
             count alike, however small their noise; see `surface_ratio`.
+        strain: of logits of the weights that are beyond all use; see `dsca.Stage.strain`.
+        stairs: of the term ``surfaces``, for crops where nearest is the better; the same over nearest's error.
     """
 
     absolute: float = 4.0
@@ -43,6 +45,8 @@ class DepthWeights:
     astray: float = 0.5
     validity: float = 0.05
     surfaces: float = 0.0
+    stairs: float = 0.0
+    strain: float = 0.0
 
 
 def supervise_depth(
@@ -78,15 +82,19 @@ def supervise_depth(
         decided = F.binary_cross_entropy_with_logits(result.validity, (target > 0).float(), reduction="none")
         mixed = result.there * sure[:, None, None, None]
         total = total + weights.validity * (decided * mixed).sum() / mixed.sum().clamp(min=1.0)
+        if weights.strain and result.strain is not None:
+            total = total + weights.strain * result.strain
         if weights.surfaces and result is stages[-1]:
-            total = total + weights.surfaces * surface_ratio(error, target, mask * sure[:, None, None, None], depth)
+            total = total + weights.surfaces * surface_ratio(
+                error, target, mask * sure[:, None, None, None], depth, weights.stairs
+            )
     return total / len(stages)
 
 
-def surface_ratio(error: Tensor, target: Tensor, mask: Tensor, depth: Tensor) -> Tensor:
+def surface_ratio(error: Tensor, target: Tensor, mask: Tensor, depth: Tensor, stairs: float = 0.0) -> Tensor:
     """Errors away from steps, over those of bilinear: the mean over the crops that have surfaces.
 
-    A crop where nearest is the better counts not: its surfaces are stairs, of a camera's coarse steps or of pixels
+    A crop where nearest is the better has stairs for surfaces, of a camera's coarse steps or of pixels
     repeated. Who keeps stairs pays with unsteadiness, for they move with the camera.
 
     Args:
@@ -94,6 +102,7 @@ def surface_ratio(error: Tensor, target: Tensor, mask: Tensor, depth: Tensor) ->
         target: the same size, metres, 0 unknown.
         mask: the same size, 1 where an error counts, else 0.
         depth: [B, 1, h, w], the input, metres, 0 invalid.
+        stairs: weight of crops where nearest is the better; they count over nearest's error.
     """
     factor = target.shape[-1] // depth.shape[-1]
     with torch.no_grad():
@@ -110,8 +119,8 @@ def surface_ratio(error: Tensor, target: Tensor, mask: Tensor, depth: Tensor) ->
             ((torch.log(result.clamp(min=1e-4)) - log_target).abs() * where).sum((1, 2, 3))
             for result in (nearest, bilinear)
         ]
-        there = ((count >= LEAST_SURFACE) & (usual[1] <= usual[0])).to(mask.dtype)
-        share = there / (usual[1] + EXACT * count).clamp(min=1e-9)
+        there = torch.where(usual[1] <= usual[0], 1.0, stairs) * (count >= LEAST_SURFACE)
+        share = there / (torch.minimum(*usual) + EXACT * count).clamp(min=1e-9)
     return ((error * where).sum((1, 2, 3)) * share).sum() / there.sum().clamp(min=1.0)
 
 

@@ -17,7 +17,7 @@ from dsca_ros.network.level_graph import LEVEL_CHANNELS
 from dsca_ros.plain_yaml import load_plain
 from dsca_ros.reason import reason_of
 from dsca_ros.training.loss import DepthWeights
-from dsca_ros.training.views import CAMERAS, SCENES, FrameShares
+from dsca_ros.training.views import CAMERA_SHARES, CAMERAS, SCENES, FrameShares
 
 
 class RecipeError(ValueError):
@@ -39,13 +39,14 @@ def at_least(least: float, **values: float) -> None:
 class ViewData:
     """``kind: views``: synthetic rooms seen by models of cameras; see `views` and `loss.DepthWeights`.
 
-    ``frames`` say how the frames of a kind of camera come to be, `views.USUAL` of kinds not named, and ``fully_shrunk``
-    how many of the shrunk ones are shrunk by as much as the network enlarges.
+    ``cameras`` are shares of the kinds of cameras. ``frames`` say how the frames of a kind come to be, `views.USUAL`
+    of kinds not named, and ``fully_shrunk`` how many of the shrunk ones are shrunk by as much as the network enlarges.
     """
 
     views: int = 1500
     crop: int = 64
     scenes: dict[str, float] = field(default_factory=lambda: dict(SCENES))
+    cameras: dict[str, float] = field(default_factory=lambda: dict(CAMERA_SHARES))
     frames: dict[str, FrameShares] = field(default_factory=dict)
     fully_shrunk: float = 0.5
     loss: DepthWeights = field(default_factory=DepthWeights)
@@ -53,11 +54,11 @@ class ViewData:
     def __post_init__(self) -> None:
         at_least(1, views=self.views, crop=self.crop)
         at_least(0, **{f"loss: {name}": value for name, value in asdict(self.loss).items()})
-        unknown = set(self.scenes) - set(KINDS)
-        if unknown or not all(isinstance(share, int | float) for share in self.scenes.values()):
-            raise ValueError(f"scenes must map {', '.join(KINDS)} to numbers, not {self.scenes!r}")
-        at_least(0, **{f"scenes: the share of {name}": share for name, share in self.scenes.items()})
-        at_least(1e-6, **{"the sum of scenes": sum(self.scenes.values())})
+        for name, given, kinds in (("scenes", self.scenes, list(KINDS)), ("cameras", self.cameras, list(CAMERAS))):
+            if set(given) - set(kinds) or not all(isinstance(share, int | float) for share in given.values()):
+                raise ValueError(f"{name} must map {', '.join(kinds)} to numbers, not {given!r}")
+            at_least(0, **{f"{name}: the share of {kind}": share for kind, share in given.items()})
+            at_least(1e-6, **{f"the sum of {name}": sum(given.values())})
         at_least(0, fully_shrunk=self.fully_shrunk)
         for camera, shares in self.frames.items():
             at_least(0, **{f"frames: {camera}: {way}": share for way, share in asdict(shares).items()})

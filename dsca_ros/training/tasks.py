@@ -118,7 +118,7 @@ class CameraTask:
 
     def _batch_of(self, pool: ViewPool, step: int) -> Batch:
         r, s = self.recipe, self.settings
-        return make_batch(pool, r.batch, s.crop, r.seed, step, s.frames, s.fully_shrunk)
+        return make_batch(pool, r.batch, s.crop, r.seed, step, s.frames, s.fully_shrunk, s.cameras)
 
     def loss(self, graph: nn.Module, batch: TensorBatch, done: float) -> Tensor:
         """See `Task.loss`."""

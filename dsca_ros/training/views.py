@@ -9,7 +9,7 @@ A crop is one of three lessons:
 - *native*: a camera measures at the low resolution, the exact depth is asked for: remove noise, find edges.
 - *decimated, exact*: a larger frame is measured and shrunk, and again the exact depth is asked for.
 - *decimated, measured*: the same, but the frame itself is asked for: what a camera saw is not to be smoothed
-  away, and its holes are to stay holes.
+  away, and its holes are to stay holes. A simulated Kinect's frames show each point four times, and nobody wants that.
 
 How often each is drawn is the recipe's to say, of every kind of camera (`FrameShares`). It is no detail:
 librealsense's median of four pixels is the second nearest of them, so a thing in such a frame is up to half a pixel
@@ -32,7 +32,15 @@ import numpy as np
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.fidelity import block_mean, decimate
 from dsca_ros.depth.scenes import Scene
-from dsca_ros.depth.sensors import IdealSensor, PhoneLidarSensor, Sensor, StereoSensor, TimeOfFlightSensor
+from dsca_ros.depth.sensors import (
+    IdealSensor,
+    PhoneLidarSensor,
+    RandomSensor,
+    Sensor,
+    SimulatedKinectSensor,
+    StereoSensor,
+    TimeOfFlightSensor,
+)
 from dsca_ros.training.batch import Batch
 
 #: What a rendered view depends on, in dsca_ros/depth.
@@ -77,12 +85,15 @@ class FrameShares:
 
 USUAL = FrameShares()
 #: Kinds of cameras, as recipes name them.
-CAMERAS: dict[str, type] = {
+CAMERAS: dict[str, type[RandomSensor]] = {
     "stereo": StereoSensor,
     "tof": TimeOfFlightSensor,
     "phone": PhoneLidarSensor,
     "exact": IdealSensor,
+    "simulated": SimulatedKinectSensor,
 }
+#: Shares of the kinds of cameras.
+CAMERA_SHARES = {"stereo": 0.42, "tof": 0.2, "phone": 0.08, "exact": 0.3}
 
 
 class ViewPool:
@@ -154,14 +165,11 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def random_sensor(rng: np.random.Generator) -> Sensor:
-    """A depth camera from the range that is sold, or a perfect one."""
-    draw = rng.random()
-    if draw < 0.42:
-        return StereoSensor.random(rng)
-    if draw < 0.62:
-        return TimeOfFlightSensor.random(rng)
-    return PhoneLidarSensor.random(rng) if draw < 0.70 else IdealSensor()
+def random_sensor(rng: np.random.Generator, shares: Mapping[str, float] = CAMERA_SHARES) -> Sensor:
+    """A depth camera from the range that is sold, or a perfect one; ``shares`` are of `CAMERAS`, of any sum."""
+    up_to = np.cumsum(list(shares.values()))
+    kind = list(shares)[int(np.searchsorted(up_to, rng.random() * up_to[-1], side="right"))]
+    return CAMERAS[kind].random(rng)
 
 
 def kind_of(sensor: Sensor) -> str:
@@ -205,6 +213,7 @@ def make_lesson(
     rng: np.random.Generator,
     frames: Mapping[str, FrameShares] = MappingProxyType({}),
     fully_shrunk: float = 0.5,
+    cameras: Mapping[str, float] = CAMERA_SHARES,
 ) -> Lesson:
     """A crop of ``crop`` x ``crop`` low-resolution pixels of a view; see the module for the kinds."""
     camera = pool.camera(index)
@@ -225,7 +234,8 @@ def make_lesson(
         for store, f in zip(pool.depth[1:], pool.factors[1:])
     ]
     measured = [False] * len(targets)
-    sensor = random_sensor(rng)
+    sensor = random_sensor(rng, cameras)
+    repeats = isinstance(sensor, SimulatedKinectSensor)
     shares = frames.get(kind_of(sensor), USUAL)
     if rng.random() * sum(astuple(shares)) < shares.native:
         low = measure(1)
@@ -234,13 +244,13 @@ def make_lesson(
         factor = factors[-1] if rng.random() < fully_shrunk else factors[0]
         frame = measure(factor)
         low = shrink(frame, factor, rng, shares)
-        if isinstance(sensor, IdealSensor) or rng.random() < 0.85:
+        if isinstance(sensor, IdealSensor) or (not repeats and rng.random() < 0.85):
             for k, f in enumerate(pool.factors[1:]):
                 if f <= factor:
                     targets[k] = frame if f == factor else decimate(frame, factor // f)
                     measured[k] = True
-    # Mirroring swaps the side the second imager is on: both sides are sold.
-    if rng.random() < 0.5:
+    # Mirroring swaps the side the second imager is on: both sides are sold. Of a block one corner is repeated.
+    if rng.random() < 0.5 and not repeats:
         low, targets = low[:, ::-1], [target[:, ::-1] for target in targets]
     return Lesson(low, targets, measured)
 
@@ -253,6 +263,7 @@ def make_batch(
     step: int,
     frames: Mapping[str, FrameShares] = MappingProxyType({}),
     fully_shrunk: float = 0.5,
+    cameras: Mapping[str, float] = CAMERA_SHARES,
 ) -> Batch:
     """The batch of one step.
 
@@ -263,10 +274,11 @@ def make_batch(
         seed, step: what the batch depends on, and nothing else.
         frames: shares of the ways in which frames come to be, by `CAMERAS`; `USUAL` of those not named.
         fully_shrunk: share of the shrunk frames that are shrunk by the pool's scale, of 8 by 4; the others are by 2.
+        cameras: shares of the kinds of cameras.
     """
     rng = np.random.default_rng([seed, step, 0xBA7C])
     indices = rng.integers(0, pool.settings.count, size)
-    lessons = [make_lesson(pool, int(index), crop, rng, frames, fully_shrunk) for index in indices]
+    lessons = [make_lesson(pool, int(index), crop, rng, frames, fully_shrunk, cameras) for index in indices]
     stages = range(len(pool.factors) - 1)
     return Batch(
         np.stack([lesson.low for lesson in lessons])[:, None],

@@ -10,6 +10,7 @@ from dsca_ros.depth.sensors import (
     SENSORS,
     IdealSensor,
     PhoneLidarSensor,
+    SimulatedKinectSensor,
     StereoSensor,
     TimeOfFlightSensor,
     correlated_noise,
@@ -210,7 +211,42 @@ def test_the_ideal_sensor_only_rounds(rng):
     assert np.abs(measured - exact).max() < 5.01e-4
 
 
-@pytest.mark.parametrize("kind", [StereoSensor, TimeOfFlightSensor, PhoneLidarSensor])
+def test_a_simulated_kinect_shows_the_upper_left_pixel_of_every_block(rng):
+    exact = rng.uniform(1.0, 3.0, (120, 160)).astype(np.float32)
+    sensor = SimulatedKinectSensor(noise_px=0.0, jitter=0.0, waves_px=0.0)
+    measured = sensor.measure(exact, CAMERA, rng)
+    np.testing.assert_array_equal(measured, measured[::2, ::2].repeat(2, 0).repeat(2, 1))
+    steps = 8 * sensor.focal_baseline / measured
+    assert np.abs(steps - np.rint(steps)).max() < 0.2  # a millimetre is a tenth of a step at 2 m
+    assert (
+        np.abs(sensor.focal_baseline / measured - sensor.focal_baseline / exact[::2, ::2].repeat(2, 0).repeat(2, 1))
+        <= 1 / 16 + 0.03
+    ).all()
+
+
+def test_a_simulated_kinect_takes_a_neighbours_point_at_an_edge_now_and_then(rng):
+    exact = block()
+    exact[:, 61:100:2] = exact[:, 60:99:2]
+    still, moved = (
+        SimulatedKinectSensor(noise_px=0.0, jitter=jitter, waves_px=0.0).measure(exact, CAMERA, rng)
+        for jitter in (0.0, 0.5)
+    )
+    edge = maximum(exact, 2) > minimum(exact, 2)
+    assert ((still < 2.0) == (exact < 2.0)).all()
+    wrong = (moved < 2.0) != (exact < 2.0)
+    assert 0.02 < wrong[edge].mean() < 0.5 and not wrong[~edge].any()
+
+
+def test_a_simulated_kinects_noise_is_that_of_each_pixel_and_of_slow_waves(rng):
+    sensor = SimulatedKinectSensor(step=1e-4, jitter=0.0, noise_px=0.03, waves_px=0.1)
+    disparity = sensor.focal_baseline / sensor.measure(plane(1.0), CAMERA, rng)
+    between = (disparity[:, ::2] - disparity[:, 1::2]).std() / np.sqrt(2.0)
+    assert between == pytest.approx(0.03, rel=0.15)
+    waves = np.mean([(35.13 / sensor.measure(plane(1.0), CAMERA, rng)).var() for _ in range(12)])
+    assert waves == pytest.approx(0.1**2 + 0.03**2, rel=0.4)
+
+
+@pytest.mark.parametrize("kind", [StereoSensor, TimeOfFlightSensor, PhoneLidarSensor, SimulatedKinectSensor])
 def test_random_sensors_differ_and_work(kind, rng):
     sensors = [kind.random(rng) for _ in range(5)]
     assert len(set(sensors)) == 5

@@ -3,7 +3,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from dsca_ros.network.blend import FAINT  # noqa: E402
-from dsca_ros.network.dsca import DSCA, WEIGHTS, DSCAConfig, accumulate, enlarge  # noqa: E402
+from dsca_ros.network.dsca import DSCA, FIRM, WEIGHTS, DSCAConfig, accumulate, enlarge  # noqa: E402
 
 SIZES = [(16, 24), (17, 23), (9, 8), (1, 1)]
 
@@ -131,6 +131,22 @@ def test_what_a_stage_uses_in_parts_is_the_whole_head():
     torch.testing.assert_close(blended, expected)
     assert torch.equal(support, expected_support)
     torch.testing.assert_close(shift, torch.nn.functional.pixel_shuffle(validity, 4))
+
+
+def test_strain_is_what_the_logits_of_weights_are_beyond_their_use():
+    torch.manual_seed(0)
+    (stage,) = DSCA(DSCAConfig(2, (6,), (1,), unshuffle=2, head=WEIGHTS, taps=(4,))).stages
+    features = torch.randn(1, 6, 4, 5)
+    assert stage.strain(features).item() == 0.0  # it starts at bilinear weights
+    torch.nn.init.zeros_(stage.last.weight)
+    with torch.no_grad():  # taps of one pixel are together, and validity, which does not count, is last
+        stage.last.bias[:64] = torch.tensor([FIRM + 2.0, -FIRM - 4.0, FIRM, 0.0]).repeat(16)
+        stage.last.bias[64:] = 1e3
+    strain = stage.strain(features)
+    assert strain.item() == pytest.approx(1.5)
+    strain.backward()
+    assert torch.equal(stage.last.bias.grad[:4].sign(), torch.tensor([1.0, -1.0, 0.0, 0.0]))
+    assert not stage.last.bias.grad[64:].any()
 
 
 def test_a_head_that_weighs_starts_at_bilinear_weights_and_no_say_in_validity():

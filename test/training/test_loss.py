@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -253,6 +254,30 @@ def test_a_frame_of_stairs_is_left_to_the_other_terms():
     wrong, ones = both + 0.01, torch.ones_like(both)
     alone = surface_ratio(log_error(wrong, both)[:1], both[:1], ones[:1], lows[:1])
     assert surface_ratio(log_error(wrong, both), both, ones, lows).item() == pytest.approx(alone.item())
+
+
+def test_a_frame_of_stairs_counts_over_nearest_where_it_is_asked_for():
+    stairs = (2.0 + 0.02 * (torch.arange(32) // 2)).expand(1, 1, 32, 32)
+    low, ones = stairs[..., ::2, ::2], torch.ones_like(stairs)
+    wrong = log_error(stairs + 0.01, stairs)
+    assert surface_ratio(wrong, stairs, ones, low).item() == 0.0
+    assert surface_ratio(wrong, stairs, ones, low, 1.0).item() == pytest.approx(wrong.mean().item() / EXACT, rel=1e-3)
+    frame, ramp_low = ramp()
+    both, lows = torch.cat([frame[:1], stairs]), torch.cat([ramp_low[:1], low])
+    error, ones = log_error(both + 0.01, both), torch.ones_like(both)
+    parts = [surface_ratio(error[k : k + 1], both[k : k + 1], ones[:1], lows[k : k + 1], 0.5) for k in (0, 1)]
+    expected = (parts[0] + parts[1]) / 1.5  # a weighted mean over the crops; of a sum under one there is none
+    assert surface_ratio(error, both, ones, lows, 0.5).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_strain_is_charged_of_every_stage_that_tells_it():
+    frame = step_edge()
+    weights = DepthWeights(**(vars(NOTHING) | {"strain": 2.0}))
+    strained = [replace(stage(frame), strain=torch.tensor(value)) for value in (3.0, 5.0)]
+    known = [torch.ones(1)] * 2
+    assert supervise_depth(strained, [frame] * 2, known, low_edge(), weights).item() == pytest.approx(2.0 * 4.0)
+    assert supervise_depth([stage(frame)], [frame], known[:1], low_edge(), weights).item() == 0.0
+    assert supervise_depth(strained, [frame] * 2, known, low_edge(), NOTHING).item() == 0.0
 
 
 def test_steps_and_what_is_near_them_are_no_surface():

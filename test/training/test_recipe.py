@@ -137,6 +137,13 @@ def test_a_recipe_survives_a_checkpoint(tmp_path, data):
         ({"data": {"kind": "views", "loss": {"validity": True}}}, "data: loss: validity must be float"),
         ({"data": {"kind": "views", "loss": 3}}, "data: loss: expected a mapping"),
         ({"data": {"kind": "views", "loss": [1, 2]}}, "data: loss: expected a mapping"),
+        ({"data": {"kind": "views", "cameras": {"sonar": 1.0}}}, "cameras must map stereo, tof, phone"),
+        ({"data": {"kind": "views", "cameras": {"tof": "x"}}}, "cameras must map stereo"),
+        (
+            {"data": {"kind": "views", "cameras": {"tof": -1, "exact": 2}}},
+            "cameras: the share of tof must be at least 0",
+        ),
+        ({"data": {"kind": "views", "cameras": {"tof": 0}}}, "the sum of cameras must be at least"),
         ({"data": {"kind": "views", "scenes": ["room"]}}, "data: scenes must be dict"),
         ({"data": {"kind": "maps", "loss": {"absolute": 1}}}, "data: unknown key 'loss'"),
         ({"network": {"taps": 9}}, "taps must be a list"),

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 from dsca_ros.depth.fidelity import block_mean, decimate
 from dsca_ros.depth.scenes import KINDS
-from dsca_ros.depth.sensors import IdealSensor
+from dsca_ros.depth.sensors import IdealSensor, SimulatedKinectSensor
 from dsca_ros.training import views
 from dsca_ros.training.views import FrameShares, ViewPool, ViewSettings, make_batch, make_lesson, shrink
 
@@ -150,7 +150,7 @@ def kind_of(lesson: views.Lesson) -> int:
 
 @pytest.fixture
 def ideal(monkeypatch):
-    monkeypatch.setattr(views, "random_sensor", lambda rng: IdealSensor())
+    monkeypatch.setattr(views, "random_sensor", lambda *_: IdealSensor())
 
 
 def shrunk(frame: np.ndarray, factor: int) -> list[np.ndarray]:
@@ -237,7 +237,7 @@ def test_holes_of_a_measured_frame_are_asked_for(whole, monkeypatch):
             result[len(depth) // 3 : 2 * len(depth) // 3] = 0.0
             return result
 
-    monkeypatch.setattr(views, "random_sensor", lambda rng: Holes())
+    monkeypatch.setattr(views, "random_sensor", lambda *_: Holes())
     asked = 0
     for seed in range(40):
         found = lesson(whole, seed)
@@ -300,7 +300,26 @@ def test_frames_are_shrunk_by_as_much_as_the_recipe_says(whole, ideal, fully, ki
 
 def test_every_random_camera_is_of_a_kind():
     kinds = {views.kind_of(views.random_sensor(np.random.default_rng(k))) for k in range(60)}
-    assert kinds == set(views.CAMERAS)
+    assert kinds == set(views.CAMERA_SHARES)
+    assert kinds | {"simulated"} == set(views.CAMERAS)
+
+
+def test_cameras_are_drawn_by_their_shares():
+    shares = {"tof": 3.0, "simulated": 1.0}
+    drawn = [views.kind_of(views.random_sensor(np.random.default_rng(k), shares)) for k in range(400)]
+    assert set(drawn) == set(shares)
+    assert drawn.count("tof") / 400 == pytest.approx(0.75, abs=0.07)
+
+
+def test_of_a_simulated_kinect_exact_depth_is_asked_for_and_it_is_never_mirrored(whole, monkeypatch):
+    """Its frames repeat the upper left pixel of a block: mirrored it would be another one."""
+    quiet = SimulatedKinectSensor(step=1e-5, noise_px=0.0, jitter=0.0, waves_px=0.0)
+    monkeypatch.setattr(views, "random_sensor", lambda *_: quiet)
+    only = {"simulated": FrameShares(0.0, 1.0, 0.0, 0.0)}
+    for seed in range(20):
+        found = make_lesson(whole, 0, CROP, np.random.default_rng(seed), only, fully_shrunk=0.0)
+        assert not any(found.measured)
+        np.testing.assert_allclose(found.low, found.targets[0][::2, ::2], atol=2e-3)
 
 
 @pytest.mark.parametrize("way", [decimate, block_mean])
@@ -325,6 +344,6 @@ def test_a_batch_moves_to_a_device_as_it_is(pool):
 
 def test_worlds_and_sensors_vary(pool):
     sensors = {type(views.random_sensor(np.random.default_rng(k))).__name__ for k in range(60)}
-    assert sensors == {"StereoSensor", "TimeOfFlightSensor", "PhoneLidarSensor", "IdealSensor"}
+    assert sensors == {"StereoSensor", "TimeOfFlightSensor", "PhoneLidarSensor", "IdealSensor"}  # unless asked for more
     means = [make_batch(pool, 1, CROP, 1, step).targets[1].mean() for step in range(20)]
     assert max(means) > 1.3 * min(means)
