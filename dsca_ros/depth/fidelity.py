@@ -20,7 +20,7 @@ EDGE_REACH = 4
 PLANE_WINDOW = 40
 #: A window is a plane if so many of its pixels are valid, and so many of them within three deviations.
 PLANE_VALID, PLANE_INLIERS = 0.9, 0.95
-#: The deviation of a plane's points is at most this share of depth, plus this much per metre squared.
+#: The RMS of a plane's points to it is at most this share of depth, plus this much per metre squared.
 PLANE_SHARE, PLANE_PER_METRE2 = 0.005, 0.004
 
 
@@ -141,10 +141,13 @@ def _fit_plane(patch: np.ndarray, rows: slice, columns: slice) -> Plane | None:
         deviation = max(1.4826 * float(np.median(np.abs(distance))), 1e-4)
         inside = np.abs(distance) <= 3.0 * deviation
     typical = float(np.median(depth))
-    if inside.mean() < PLANE_INLIERS or deviation > PLANE_SHARE * typical + PLANE_PER_METRE2 * typical**2:
+    residual = float(np.sqrt(np.square(distance).mean()))
+    # By all of its points: a corner of something else has few of them, and most of their sum of squares. A result that
+    # keeps that corner sharp would pass for rough, and one that smears it for flat.
+    if inside.mean() < PLANE_INLIERS or residual > PLANE_SHARE * typical + PLANE_PER_METRE2 * typical**2:
         return None
     a, b, c = (float(value) for value in solution)
-    return Plane(rows, columns, (a, b, c), float(np.sqrt(np.square(distance).mean())))
+    return Plane(rows, columns, (a, b, c), residual)
 
 
 def warp(depth: np.ndarray, camera: Intrinsics, motion: np.ndarray) -> np.ndarray:

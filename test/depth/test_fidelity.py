@@ -242,7 +242,7 @@ def test_the_residual_of_a_noisy_wall_is_its_noise(rng):
 def test_a_few_outliers_and_holes_leave_a_plane_where_it_is(rng):
     depth = wall(40, 40) + rng.normal(0.0, 0.002, (40, 40)).astype(np.float32)
     depth.flat[rng.choice(1600, 140, replace=False)] = 0.0
-    depth.flat[np.flatnonzero(depth)[::40]] += np.float32(0.5)
+    depth.flat[np.flatnonzero(depth)[::40]] += np.float32(0.05)
     (plane,) = find_planes(depth)
     exact = wall(40, 40)
     assert np.abs(plane.distances(exact, 1)).max() < 0.003
@@ -269,18 +269,26 @@ def with_outliers(share: int) -> np.ndarray:
     return depth
 
 
+def with_corner(side: int) -> np.ndarray:
+    """A wall with a corner of something nearer in the window."""
+    depth = wall(40, 40)
+    depth[:side, :side] -= np.float32(0.5)
+    return depth
+
+
 @pytest.mark.parametrize(
     "depth",
     [
         sphere(40),
         with_outliers(11),
+        with_corner(6),
         half_and_half(40),
         np.random.default_rng(3).uniform(1.0, 3.0, (40, 40)).astype(np.float32),
         np.where(np.arange(1600).reshape(40, 40) % 8 == 0, 0.0, wall(40, 40)).astype(np.float32),
         np.zeros((40, 40), np.float32),
         wall(39, 200),
     ],
-    ids=["sphere", "outliers", "step", "noise", "an eighth is missing", "nothing", "smaller than a window"],
+    ids=["sphere", "outliers", "corner", "step", "noise", "an eighth is missing", "nothing", "smaller than a window"],
 )
 def test_what_is_no_plane(depth):
     assert find_planes(depth) == []

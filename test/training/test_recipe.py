@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 
-from dsca_ros.network.camera_graph import INPUT_CHANNELS
-from dsca_ros.network.dsca import RESIDUAL, WEIGHTS
-from dsca_ros.network.level_graph import LEVEL_CHANNELS
-from dsca_ros.training.loss import DepthWeights
-from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData
-from dsca_ros.training.views import SCENES, FrameShares
+from dsca_ros.network.camera_graph import INPUT_CHANNELS  # noqa: E402
+from dsca_ros.network.dsca import DSCA, RESIDUAL, WEIGHTS  # noqa: E402
+from dsca_ros.network.level_graph import LEVEL_CHANNELS  # noqa: E402
+from dsca_ros.training.loss import DepthWeights  # noqa: E402
+from dsca_ros.training.recipe import MapData, Recipe, RecipeError, ViewData  # noqa: E402
+from dsca_ros.training.views import SCENES, FrameShares  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / "config" / "train"
 SHIPPED = sorted(CONFIG.glob("*.yaml"))
@@ -60,6 +60,26 @@ def test_the_kind_of_data_decides_what_the_network_sees(tmp_path):
 
 def test_recipes_ship():
     assert {"dsca-nano-first", "dsca-nano", "dsca-nano-decimated-x2", "dsca-small"} <= {path.stem for path in SHIPPED}
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if "-paper" in path.name], ids=lambda path: path.name)
+def test_networks_of_the_paper_are_as_large_as_their_names_say(path):
+    """Small: at most 1.5 million parameters. Base: the paper's 20.5 MB in float32, nearly."""
+    with torch.device("meta"):
+        network = DSCA(Recipe.load(path).network)
+    parameters = sum(p.numel() for p in network.parameters())
+    least, most = (4.5e6, 20.5e6 / 4) if "-base-" in path.name else (0, 1.5e6)
+    assert least <= parameters <= most
+
+
+def test_base_is_trained_on_what_small_is():
+    for base in CONFIG.glob("dsca-base-paper-*.yaml"):
+        ours, small = (Recipe.load(path) for path in (base, CONFIG / base.name.replace("-base-", "-small-")))
+        assert (ours.scale, ours.data.noisy, set(ours.data.shares)) == (
+            small.scale,
+            small.data.noisy,
+            set(small.data.shares),
+        )
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
