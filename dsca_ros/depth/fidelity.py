@@ -58,8 +58,32 @@ def lost(result: np.ndarray, source: np.ndarray, scale: int) -> np.ndarray:
     return (result <= 0) & ~_enlarged(near(source <= 0, 1), scale)
 
 
-def _enlarged(mask: np.ndarray, scale: int) -> np.ndarray:
-    return mask.repeat(scale, axis=0).repeat(scale, axis=1)
+def _enlarged(image: np.ndarray, scale: int) -> np.ndarray:
+    return image.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def best_choice(source: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """What could be chosen by whoever knew the exact depth: a floor for all who take what was measured nearby.
+
+    Args:
+        source: [H, W], what was measured.
+        truth: [sH, sW], exact.
+
+    Returns:
+        [sH, sW], of the valid depths within one input pixel the one that is nearest to the exact one; 0 where nearest
+        interpolation has none.
+    """
+    scale = truth.shape[0] // source.shape[0]
+    best, off = np.zeros_like(truth), np.full(truth.shape, np.inf, np.float32)
+    padded = np.pad(source, 1)
+    height, width = source.shape
+    for dy in range(3):
+        for dx in range(3):
+            tap = _enlarged(padded[dy : dy + height, dx : dx + width], scale)
+            distance = np.where(tap > 0, np.abs(tap - truth), np.inf)
+            nearer = distance < off
+            best[nearer], off[nearer] = tap[nearer], distance[nearer]
+    return np.where(_enlarged(source, scale) > 0, best, np.float32(0.0))
 
 
 def decimate(depth: np.ndarray, factor: int) -> np.ndarray:

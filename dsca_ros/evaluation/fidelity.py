@@ -16,6 +16,7 @@ import numpy as np
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.fidelity import (
     EDGE_REACH,
+    best_choice,
     consistency,
     decimate,
     edges,
@@ -39,6 +40,9 @@ LEAST_VALID = 0.05
 LEAST_PLANE_RMS = 1e-5
 #: Ways that take invalid pixels for depth.
 NAIVE = {"naive bilinear": naive_bilinear, "naive bicubic": naive_bicubic}
+
+#: No method: see `best_choice`. What it leaves of an error is in the measurement.
+BEST_CHOICE = "best choice"
 
 
 def usual_methods(scale: int) -> dict[str, Enlarge]:
@@ -178,9 +182,10 @@ def truth_rows(
         scale: output over input size.
     """
     methods = {**usual_methods(scale), network: upsample}
-    tallies = {method: TruthFigures() for method in methods}
+    tallies = {method: TruthFigures() for method in [*usual_methods(scale), BEST_CHOICE, network]}
     for source, truth in pairs:
         results = {method: enlarge(source) for method, enlarge in methods.items()}
+        results[BEST_CHOICE] = best_choice(source, truth)
         where = common(results, network, truth)
         for method, result in results.items():
             tallies[method].add(result, source, truth, where, scale)

@@ -5,6 +5,7 @@ import pytest
 
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.fidelity import (
+    best_choice,
     block_mean,
     consistency,
     decimate,
@@ -190,6 +191,18 @@ def test_consistency_is_a_sum_over_what_both_have():
     result[3, 3] = 0.0  # the rest still says 4
     total, count = consistency(result, source, 2)
     assert total == pytest.approx(0.1, rel=1e-5) and count == 2
+
+
+# --- what could be chosen ------------------------------------------------------------------------
+
+
+def test_the_best_choice_is_the_nearest_to_the_truth_within_one_input_pixel():
+    source = np.array([[1.0, 2.0, 3.0, 0.0, 9.0]], np.float32)
+    truth = np.full((2, 10), 2.1, np.float32)
+    expected = [2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 0.0, 0.0, 9.0, 9.0]  # the last has no valid neighbour
+    np.testing.assert_array_equal(best_choice(source, truth), [expected, expected])
+    truth[:, 0] = 1.4
+    assert best_choice(source, truth)[0, 0] == 1.0
 
 
 # --- planes -------------------------------------------------------------------------------------

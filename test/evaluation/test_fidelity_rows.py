@@ -15,10 +15,11 @@ from matplotlib.axes import Axes
 from rich.console import Console
 
 from dsca_ros.depth.camera import Intrinsics
-from dsca_ros.depth.fidelity import decimate, spread
+from dsca_ros.depth.fidelity import best_choice, decimate, spread
 from dsca_ros.depth.resample import METHODS, bilinear, nearest
 from dsca_ros.evaluation import fidelity_run
 from dsca_ros.evaluation.fidelity import (
+    BEST_CHOICE,
     Tally,
     change_between,
     chosen,
@@ -131,7 +132,7 @@ def test_compared_is_where_the_careful_the_network_and_the_truth_are_valid():
 def test_an_oracle_has_no_error_at_all(depth_image):
     truth = depth_image(48, 64, noise=0.0)
     rows = against(truth, decimate(truth, 2), truth)
-    assert list(rows) == [*USUAL, "ours"]
+    assert list(rows) == [*USUAL, BEST_CHOICE, "ours"]
     for row in rows.values():
         assert list(row) == ["set", "kind", "method", "scale", *TRUTH]
         assert (row["set"], row["kind"], row["scale"]) == ("set", "truth", 2)
@@ -140,6 +141,18 @@ def test_an_oracle_has_no_error_at_all(depth_image):
         assert rows[name]["mae_mm"] > 1.0
     full = step(48, 64)  # without holes there is nothing to be lost, either
     assert {key: against(full, decimate(full, 2), full)["ours"][key] for key in TRUTH} == dict.fromkeys(TRUTH, 0.0)
+
+
+def test_the_best_choice_is_a_floor_for_who_takes_what_was_measured(depth_image):
+    truth = depth_image(48, 64, noise=0.0)
+    source = decimate(truth, 2)
+    row = against(truth, source, nearest(source, 2))[BEST_CHOICE]
+    floor = best_choice(source, truth)
+    where = (floor > 0) & (truth > 0)
+    np.testing.assert_array_equal(floor > 0, nearest(source, 2) > 0)
+    assert row["mae_mm"] == pytest.approx(1e3 * np.abs(floor - truth)[where].mean(), rel=1e-3)
+    for name in ("nearest", "ours"):
+        assert row["mae_mm"] < against(truth, source, nearest(source, 2))[name]["mae_mm"]
 
 
 def test_errors_are_as_computed_by_hand():
@@ -479,9 +492,9 @@ def test_every_model_at_every_scale_on_every_set(make_set, two_networks, quiet):
     assert two_networks == [(m, scale, "engine", "fp32", 5) for m, scale in (("flat", 2), ("flat", 4), ("plain", 2))]
     keys = [(row["set"], row["scale"], row["method"]) for row in figures["sets"]]
     assert len(set(keys)) == len(keys)
-    for name in ("a", "b"):
-        assert [m for s, scale, m in keys if (s, scale) == (name, 2)] == [*USUAL, "flat", "plain"]
-        assert [m for s, scale, m in keys if (s, scale) == (name, 4)] == [*USUAL, "flat"]
+    for name, others in (("a", USUAL), ("b", [*USUAL, BEST_CHOICE])):
+        assert [m for s, scale, m in keys if (s, scale) == (name, 2)] == [*others, "flat", "plain"]
+        assert [m for s, scale, m in keys if (s, scale) == (name, 4)] == [*others, "flat"]
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
 
 
