@@ -114,7 +114,7 @@ class Upsampler:
 
         Returns:
             [scale * H, scale * W] of the same dtype and unit, 0 invalid. Every valid value lies
-            within the range of the valid input pixels within two pixels.
+            within the range of the valid input pixels within two pixels, but for what ``fill_holes`` filled.
 
         Raises:
             TypeError, ValueError: for an array of another kind or shape.
@@ -125,7 +125,9 @@ class Upsampler:
         if not isinstance(depth, np.ndarray):
             raise TypeError(f"depth must be a numpy array, not {type(depth).__name__}")
         if self.fill_holes > 0:
-            depth = holes.fill_holes(depth, units.in_range(depth, self.depth_range), self.fill_holes)
+            valid = units.in_range(depth, self.depth_range)
+            filled = holes.fill_holes(depth, valid, self.fill_holes)
+            return holes.keep_filled(self._engine.infer(filled, self.depth_range), filled, valid)
         result = self._engine.infer(depth, self.depth_range)
         return result if self._share_memory or result.base is None else result.copy()
 

@@ -45,6 +45,24 @@ def fill_holes(depth: np.ndarray, valid: np.ndarray, size: float) -> np.ndarray:
     return np.where(wanted, of_label[label], np.zeros((), depth.dtype))
 
 
+def keep_filled(result: np.ndarray, filled: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Keeps holes filled that a network, which knows where cameras see nothing, would open again.
+
+    Args:
+        result: [sH, sW], 0 invalid.
+        filled: [H, W], what `fill_holes` gave and the result was made of.
+        valid: [H, W] bool, what was measured.
+
+    Returns:
+        [sH, sW] of the same dtype: in pixels that were filled, and in those around, nearest interpolation stands in
+        for what is invalid.
+    """
+    scale = result.shape[0] // filled.shape[0]
+    around = cv2.dilate((~valid & (filled > 0)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    patch = np.where(around, filled, np.zeros((), filled.dtype)).repeat(scale, axis=0).repeat(scale, axis=1)
+    return np.where(result > 0, result, patch)
+
+
 def hole_size(given: str | int | float) -> float:
     """``fill_holes`` in pixels: 0 is none, infinity is all.
 

@@ -7,7 +7,7 @@ pixels, and the rest asks whether the result is steady, flat where the input is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,9 +153,12 @@ def chosen(depth_set: DepthSet, frames: int) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, total - 1, min(frames, total)).round()})
 
 
-def common(results: dict[str, np.ndarray], network: str, truth: np.ndarray) -> np.ndarray:
-    """[H, W] bool: where the careful methods, the network and the truth are valid."""
-    masks = [truth > 0, results[network] > 0, *(results[name] > 0 for name in CAREFUL)]
+def common(results: dict[str, np.ndarray], networks: Iterable[str], truth: np.ndarray) -> np.ndarray:
+    """[H, W] bool: where the careful methods, all networks and the truth are valid.
+
+    The same pixels for all: who leaves out what is hard would else be compared on what is easy.
+    """
+    masks = [truth > 0, *(results[name] > 0 for name in (*CAREFUL, *networks))]
     return np.logical_and.reduce(masks)
 
 
@@ -169,24 +172,36 @@ def enough(depth: np.ndarray) -> bool:
     return depth.size > 0 and (depth > 0).mean() >= LEAST_VALID
 
 
+@dataclass(frozen=True)
+class Network:
+    """A model to measure.
+
+    Attributes:
+        upsample: the model.
+        restore: the model for decimated frames: itself, or its twin.
+    """
+
+    upsample: Enlarge
+    restore: Enlarge
+
+
 def truth_rows(
-    name: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]], network: str, upsample: Enlarge, scale: int
+    name: str, pairs: Iterable[tuple[np.ndarray, np.ndarray]], networks: Mapping[str, Enlarge], scale: int
 ) -> list[dict[str, Any]]:
     """Rows of a set with exact depth.
 
     Args:
         name: of the set.
         pairs: low-resolution input and exact depth of the result's size, metres.
-        network: the model's name.
-        upsample: the model.
+        networks: by the names of their rows.
         scale: output over input size.
     """
-    methods = {**usual_methods(scale), network: upsample}
-    tallies = {method: TruthFigures() for method in [*usual_methods(scale), BEST_CHOICE, network]}
+    methods = {**usual_methods(scale), **networks}
+    tallies = {method: TruthFigures() for method in [*usual_methods(scale), BEST_CHOICE, *networks]}
     for source, truth in pairs:
         results = {method: enlarge(source) for method, enlarge in methods.items()}
         results[BEST_CHOICE] = best_choice(source, truth)
-        where = common(results, network, truth)
+        where = common(results, networks, truth)
         for method, result in results.items():
             tallies[method].add(result, source, truth, where, scale)
     head = {"set": name, "kind": "truth"}
@@ -203,20 +218,18 @@ def decimated(depth_set: DepthSet, frames: int, scale: int) -> Iterator[tuple[np
 
 
 def recorded_rows(
-    depth_set: DepthSet, frames: int, network: str, upsample: Enlarge, scale: int, restore: Enlarge | None = None
+    depth_set: DepthSet, frames: int, networks: Mapping[str, Network], scale: int
 ) -> list[dict[str, Any]]:
     """Rows of a recorded set.
 
     Args:
         depth_set: of frames.
         frames: how many of them, at most.
-        network: the model's name.
-        upsample: the model.
+        networks: by the names of their rows.
         scale: output over input size.
-        restore: the model for decimated frames; None is ``upsample``.
     """
-    methods = {**usual_methods(scale), network: upsample}
-    restoring = {**methods, network: restore or upsample}
+    methods = {**usual_methods(scale), **{name: network.upsample for name, network in networks.items()}}
+    restoring = {**methods, **{name: network.restore for name, network in networks.items()}}
     tallies = {method: RecordedFigures() for method in methods}
     for index in chosen(depth_set, frames):
         frame = depth_set.depth(index)
@@ -225,7 +238,7 @@ def recorded_rows(
         if not (source.size and enough(frame)):
             continue
         results = {method: enlarge(source) for method, enlarge in restoring.items()}
-        where = common(results, network, recorded)
+        where = common(results, networks, recorded)
         following = depth_set.depth(index + 1) if index + 1 < len(depth_set.frames) else None
         planes = find_planes(frame)
         for method, enlarge in methods.items():

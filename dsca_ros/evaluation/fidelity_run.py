@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from dsca_ros.depth.files import DepthFileError
 from dsca_ros.engine.base import EngineError
 from dsca_ros.engine.zoo import DEPTH, MANIFEST, ModelFile, is_twin, list_models, twin_of
-from dsca_ros.evaluation.fidelity import Enlarge, chosen, decimated, recorded_rows, truth_rows
+from dsca_ros.evaluation.fidelity import Network, chosen, decimated, recorded_rows, truth_rows
 from dsca_ros.evaluation.folders import make_folder
 from dsca_ros.evaluation.held_out import held_out_frames
 from dsca_ros.evaluation.recordings import DepthSet, SetError, holds_frames, open_set
@@ -90,9 +91,9 @@ def run_fidelity(names: list[str], settings: FidelitySettings, console: Console)
     """Measures, and draws where asked to.
 
     Returns:
-        ``sets[]``, a row for each set, method and scale (see `truth_rows` and `recorded_rows`), and ``twins``, the
-        models that decimated frames were given to; and the names of the networks among the methods: peers are none of
-        them.
+        ``sets[]``, a row for each set, method and scale (see `truth_rows` and `recorded_rows`), ``twins``, the
+        models that decimated frames were given to, and what was measured with: ``frames`` of a set at most, ``engine``
+        and ``precision``; and the names of the networks among the methods: peers are none of them.
 
     Raises:
         SetError, EngineError: if a set or a model is not there.
@@ -116,28 +117,37 @@ def run_fidelity(names: list[str], settings: FidelitySettings, console: Console)
     peers = _usable(_peers(settings.peers), settings) if settings.peers is not None else []
     rows: list[dict[str, Any]] = []
     twins: dict[str, str] = {}
+    measured = models + peers
+    factors = sorted({file.scale for file in measured})
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(sets) * len(models + peers))
-        for model in models + peers:
-            twin = twin_of(model, files) if settings.twins else None
+        task = progress.add_task("", total=len(sets) * len(factors))
+        for scale in factors:
             with ExitStack() as opened:
-                upsample = opened.enter_context(_opened(model, settings))
-                restore = opened.enter_context(_opened(twin, settings)) if twin else upsample
-                if twin:
-                    twins[model.model] = twin.model
+                networks: dict[str, Network] = {}
+                for model in (file for file in measured if file.scale == scale):
+                    twin = twin_of(model, files) if settings.twins else None
+                    upsample = opened.enter_context(_opened(model, settings))
+                    restore = opened.enter_context(_opened(twin, settings)) if twin else upsample
+                    networks[model.model] = Network(upsample, restore)
+                    if twin:
+                        twins[model.model] = twin.model
                 for depth_set in sets:
-                    name = name_of(depth_set)
-                    progress.update(task, description=escape(f"{model.model} ×{model.scale} on {name}"))
-                    found = set_rows(depth_set, settings.frames, model.model, upsample, model.scale, restore)
-                    rows += merged(rows, found)
+                    progress.update(task, description=escape(f"×{scale} on {name_of(depth_set)}"))
+                    rows += set_rows(depth_set, settings.frames, networks, scale)
                     if settings.pictures is not None and isinstance(depth_set, DepthSet):
-                        from dsca_ros.evaluation.fidelity_pictures import draw_side_view
-
-                        path = settings.pictures / f"{name.replace('/', '-')}-{model.model}-x{model.scale}.png"
-                        draw_side_view(depth_set, model.model, upsample, model.scale, path)
+                        _draw(depth_set, networks, scale, settings.pictures)
                     progress.advance(task)
-    return {"sets": rows, "twins": twins}, {file.model for file in models}
+    figures = {"frames": settings.frames, "engine": settings.engine, "precision": settings.precision}
+    return {**figures, "twins": twins, "sets": rows}, {file.model for file in models}
+
+
+def _draw(depth_set: DepthSet, networks: Mapping[str, Network], scale: int, folder: Path) -> None:
+    from dsca_ros.evaluation.fidelity_pictures import draw_side_view
+
+    for name, network in networks.items():
+        path = folder / f"{depth_set.name.replace('/', '-')}-{name}-x{scale}.png"
+        draw_side_view(depth_set, name, network.upsample, scale, path)
 
 
 def _opened(file: ModelFile, settings: FidelitySettings) -> Upsampler:
@@ -189,19 +199,14 @@ def _usable(files: list[ModelFile], settings: FidelitySettings) -> list[ModelFil
     ]
 
 
-def merged(rows: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """New rows without those of the usual methods that are there from another model."""
-    there = {(row["set"], row["method"], row["scale"]) for row in rows}
-    return [row for row in new if (row["set"], row["method"], row["scale"]) not in there]
-
-
 def set_rows(
-    depth_set: DepthSet | str, frames: int, network: str, upsample: Enlarge, scale: int, restore: Enlarge | None = None
+    depth_set: DepthSet | str, frames: int, networks: Mapping[str, Network], scale: int
 ) -> list[dict[str, Any]]:
     """The rows of one set of any kind; the arguments are those of `recorded_rows`."""
     if isinstance(depth_set, str):
         pairs = held_out_frames(scale, depth_set.removeprefix(f"{SYNTHETIC}-"), frames)
-        return truth_rows(depth_set, pairs, network, upsample, scale)
+        return truth_rows(depth_set, pairs, {name: network.upsample for name, network in networks.items()}, scale)
     if depth_set.info.kind == "truth":
-        return truth_rows(depth_set.name, decimated(depth_set, frames, scale), network, restore or upsample, scale)
-    return recorded_rows(depth_set, frames, network, upsample, scale, restore)
+        restoring = {name: network.restore for name, network in networks.items()}
+        return truth_rows(depth_set.name, decimated(depth_set, frames, scale), restoring, scale)
+    return recorded_rows(depth_set, frames, networks, scale)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from dsca_ros.depth.holes import fill_holes, hole_size
+from dsca_ros.depth.holes import fill_holes, hole_size, keep_filled
 
 
 def frame_with_holes() -> np.ndarray:
@@ -63,3 +63,20 @@ def test_hole_sizes_are_words_or_numbers(given, size):
 def test_other_hole_sizes_are_refused_by_name(given):
     with pytest.raises(ValueError, match=r"fill_holes is .*; it must be none, all or a number of pixels"):
         hole_size(given)
+
+
+def test_what_was_filled_stays_filled_and_what_a_network_refuses_elsewhere_stays_refused():
+    filled = np.full((1, 5), 7, np.uint16)
+    valid = np.array([[True, True, True, True, False]])
+    result = np.full((2, 10), 9, np.uint16)
+    result[0, 0] = result[0, 5] = result[0, 7] = result[1, 9] = 0
+    expected = result.copy()
+    expected[0, 7] = expected[1, 9] = 7  # the filled pixel, and the one beside it
+    np.testing.assert_array_equal(keep_filled(result, filled, valid), expected)
+    assert keep_filled(result, filled, valid).dtype == np.uint16
+
+
+def test_nothing_is_kept_where_nothing_was_filled():
+    depth = np.array([[0.0, 2.0], [2.0, 2.0]], np.float32)
+    result = np.zeros((4, 4), np.float32)
+    assert not keep_filled(result, depth, depth > 0).any()

@@ -10,6 +10,8 @@ import pytest
 from dsca_ros.depth.filters import maximum, minimum
 from dsca_ros.engine.onnxruntime import OnnxRuntimeEngine
 from dsca_ros.engine.zoo import DEPTH, list_models
+from dsca_ros.evaluation.recordings import open_set
+from dsca_ros.upsampler import Upsampler
 
 RANGE = (0.1, 10.0)
 MODELS = [model for model in list_models() if model.domain == DEPTH]
@@ -51,23 +53,63 @@ def valid_range(depth: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
     return minimum(np.where(valid, depth, np.inf), reach), maximum(np.where(valid, depth, -np.inf), reach)
 
 
+def check_is_of_what_was_measured(result: np.ndarray, depth: np.ndarray, scale: int, name: str) -> np.ndarray:
+    """Where a result is valid, having held it to its size and to the range of what was measured nearby."""
+    assert result.shape == (depth.shape[0] * scale, depth.shape[1] * scale), name
+    assert result.dtype == np.float32 and np.isfinite(result).all() and (result >= 0).all(), name
+    low, high = (m.repeat(scale, 0).repeat(scale, 1) for m in valid_range(depth, 1 if scale == 2 else 2))
+    valid = result > 0
+    assert (result[valid] >= low[valid] * (1 - 1e-5)).all(), name
+    assert (result[valid] <= high[valid] * (1 + 1e-5)).all(), name
+    near = valid_range(depth, 1)[1] > 0
+    assert not valid[~near.repeat(scale, 0).repeat(scale, 1)].any(), name
+    return valid
+
+
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.path.stem)
 def test_strange_frames_give_frames_in_the_range_of_what_was_measured(model):
     engine = OnnxRuntimeEngine(model, threads=1)
     for name, values in frames().items():
         depth = values.astype(np.float32)
         result = engine.infer(depth, RANGE)
-        scale = model.scale
-        assert result.shape == (depth.shape[0] * scale, depth.shape[1] * scale), name
-        assert result.dtype == np.float32 and np.isfinite(result).all() and (result >= 0).all(), name
-        low, high = (m.repeat(scale, 0).repeat(scale, 1) for m in valid_range(depth, 1 if scale == 2 else 2))
-        valid = result > 0
-        assert (result[valid] >= low[valid] * (1 - 1e-5)).all(), name
-        assert (result[valid] <= high[valid] * (1 + 1e-5)).all(), name
-        near = valid_range(depth, 1)[1] > 0
-        assert not valid[~near.repeat(scale, 0).repeat(scale, 1)].any(), name
+        valid = check_is_of_what_was_measured(result, depth, model.scale, name)
         if name in ("constant", "nearest", "farthest", "1x1", "ramp", "row", "column"):
             assert valid.mean() > 0.9, name
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.path.stem)
+def test_recorded_frames_give_frames_in_the_range_of_what_was_measured(model, shared_data):
+    engine = OnnxRuntimeEngine(model, threads=1)
+    folders = sorted(path for path in shared_data("sensor").iterdir() if path.is_dir())
+    assert folders
+    for folder in folders:
+        frame = open_set(folder).depth(0)
+        edges = steps_over(frame, 0.05)
+        # The part with most steps, where a network might go astray.
+        row, column = max(
+            ((r, c) for r in range(0, frame.shape[0] - 96, 48) for c in range(0, frame.shape[1] - 128, 64)),
+            key=lambda at: int(edges[at[0] : at[0] + 96, at[1] : at[1] + 128].sum()),
+        )
+        depth = np.ascontiguousarray(frame[row : row + 96, column : column + 128])
+        result = engine.infer(depth, RANGE)
+        assert check_is_of_what_was_measured(result, depth, model.scale, folder.name).any()
+
+
+def steps_over(depth: np.ndarray, metres: float) -> np.ndarray:
+    """[H, W] bool: where valid depth differs by more than ``metres`` within a pixel."""
+    low, high = valid_range(depth, 1)
+    return high - low > metres
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("model", sorted({model.model for model in MODELS}))
+def test_with_all_holes_filled_there_are_none(model, scale):
+    rng = np.random.default_rng(11)
+    depth = np.where(rng.random((48, 64)) < 0.5, rng.uniform(1.0, 3.0, (48, 64)), 0.0).astype(np.float32)
+    depth[:20, :25] = 0.0
+    with Upsampler(model, scale, "onnxruntime", depth_range=RANGE, fill_holes=np.inf) as upsample:
+        result = upsample(depth)
+    assert (result > 0).all()
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

@@ -20,6 +20,7 @@ from dsca_ros.depth.resample import METHODS, bilinear, nearest
 from dsca_ros.evaluation import fidelity_run
 from dsca_ros.evaluation.fidelity import (
     BEST_CHOICE,
+    Network,
     Tally,
     change_between,
     chosen,
@@ -32,7 +33,7 @@ from dsca_ros.evaluation.fidelity import (
 )
 from dsca_ros.evaluation.fidelity_pictures import draw_side_view
 from dsca_ros.evaluation.fidelity_report import fidelity_markdown
-from dsca_ros.evaluation.fidelity_run import FidelitySettings, check_frames, merged, open_sets, run_fidelity, set_rows
+from dsca_ros.evaluation.fidelity_run import FidelitySettings, check_frames, open_sets, run_fidelity, set_rows
 from dsca_ros.evaluation.recordings import DepthSet, SetError, open_set
 
 USUAL = ["nearest", "bilinear", "bicubic", "naive bilinear", "naive bicubic"]
@@ -41,13 +42,20 @@ RECORDED = ["surface_mae_mm", "edge_mae_mm", "flying_pct", "plane_rms_ratio", "c
 Rows = dict[str, dict[str, object]]
 
 
+def alone(network: Callable) -> dict[str, Network]:
+    """A network, `ours`, without a twin."""
+    return {"ours": Network(network, network)}
+
+
 def by_method(rows: list[dict]) -> Rows:
     return {row["method"]: row for row in rows}
 
 
 def against(truth: np.ndarray, source: np.ndarray, result: np.ndarray) -> Rows:
     """Figures where the network, `ours`, gives ``result``."""
-    return by_method(truth_rows("set", [(source, truth)], "ours", lambda _: result, truth.shape[0] // source.shape[0]))
+    return by_method(
+        truth_rows("set", [(source, truth)], {"ours": lambda _: result}, truth.shape[0] // source.shape[0])
+    )
 
 
 def wall(height: int = 24, width: int = 32, metres: float = 2.0) -> np.ndarray:
@@ -80,7 +88,7 @@ def make_set(tmp_path) -> Callable[..., DepthSet]:
 
 
 def measured(depth_set: DepthSet, network: Callable = lambda depth: bilinear(depth, 2), frames: int = 8) -> Rows:
-    return by_method(recorded_rows(depth_set, frames, "ours", network, 2))
+    return by_method(recorded_rows(depth_set, frames, alone(network), 2))
 
 
 # --- parts --------------------------------------------------------------------------------------
@@ -123,7 +131,21 @@ def test_compared_is_where_the_careful_the_network_and_the_truth_are_valid():
     truth = wall(2, 3)
     truth[0, 0] = results["ours"][0, 1] = results["bicubic"][0, 2] = 0.0
     results["naive bilinear"][1] = 0.0  # has no say
-    assert common(results, "ours", truth).tolist() == [[False] * 3, [True] * 3]
+    assert common(results, ["ours"], truth).tolist() == [[False] * 3, [True] * 3]
+
+
+def test_all_are_compared_on_the_pixels_that_every_network_has():
+    truth = step()
+    whole, half = nearest(decimate(truth, 2), 2), nearest(decimate(truth, 2), 2)
+    whole[:, 20:] += np.float32(0.01)
+    half[:, 20:] = 0.0
+    networks = {"whole": lambda _: whole, "half": lambda _: half}
+    rows = by_method(truth_rows("set", [(decimate(truth, 2), truth)], networks, 2))
+    assert rows["whole"]["mae_mm"] == rows["half"]["mae_mm"] == rows["nearest"]["mae_mm"] == 0.0
+    assert (
+        by_method(truth_rows("set", [(decimate(truth, 2), truth)], {"whole": networks["whole"]}, 2))["whole"]["mae_mm"]
+        > 3
+    )
 
 
 # --- against exact depth ------------------------------------------------------------------------
@@ -169,7 +191,7 @@ def test_errors_are_as_computed_by_hand():
 def test_frames_count_by_their_pixels():
     result = {2.0: wall(), 3.0: wall(48, 32, 3.03)}
     pairs = [(wall(12, 16), wall()), (wall(24, 16, 3.0), wall(48, 32, 3.0))]
-    rows = by_method(truth_rows("set", pairs, "ours", lambda source: result[float(source[0, 0])], 2))
+    rows = by_method(truth_rows("set", pairs, {"ours": lambda source: result[float(source[0, 0])]}, 2))
     assert rows["ours"]["mae_mm"] == pytest.approx(20.0, rel=1e-4)
     assert rows["ours"]["rmse_mm"] == pytest.approx(30.0 * (2 / 3) ** 0.5, rel=1e-4)
     assert rows["nearest"]["mae_mm"] == 0.0
@@ -241,8 +263,8 @@ def test_frames_are_decimated_and_the_exact_depth_is_cut(make_set, depth_image):
 
 def test_a_set_of_exact_depth_is_measured_so(make_set, depth_image):
     found = make_set([depth_image(24, 32)], kind="truth")
-    rows = set_rows(found, 1, "ours", lambda source: nearest(source, 2), 2)
-    assert rows == truth_rows("set", decimated(found, 1, 2), "ours", lambda source: nearest(source, 2), 2)
+    rows = set_rows(found, 1, alone(lambda source: nearest(source, 2)), 2)
+    assert rows == truth_rows("set", decimated(found, 1, 2), {"ours": lambda source: nearest(source, 2)}, 2)
     figures = by_method(rows)
     assert {key: figures["ours"][key] for key in TRUTH} == {key: figures["nearest"][key] for key in TRUTH}
 
@@ -291,7 +313,7 @@ def test_a_restored_edge_counts_apart_and_may_fly(make_set):
 
 
 def test_sizes_that_are_no_multiple_are_cut(make_set):
-    rows = by_method(recorded_rows(make_set([step(25, 35)]), 1, "ours", lambda depth: nearest(depth, 4), 4))
+    rows = by_method(recorded_rows(make_set([step(25, 35)]), 1, alone(lambda depth: nearest(depth, 4)), 4))
     assert rows["ours"]["consistency_mm"] == 0.0 and rows["ours"]["surface_mae_mm"] is not None
 
 
@@ -394,8 +416,8 @@ def test_frames_of_different_sizes_with_poses_are_not_compared(make_set):
 
 def test_recordings_are_measured_as_such(make_set):
     found = make_set([noisy_wall(0)])
-    rows = set_rows(found, 1, "ours", lambda depth: nearest(depth, 2), 2)
-    assert rows == recorded_rows(found, 1, "ours", lambda depth: nearest(depth, 2), 2)
+    rows = set_rows(found, 1, alone(lambda depth: nearest(depth, 2)), 2)
+    assert rows == recorded_rows(found, 1, alone(lambda depth: nearest(depth, 2)), 2)
 
 
 # --- the run ------------------------------------------------------------------------------------
@@ -431,15 +453,6 @@ def test_a_set_without_any_depth_is_told_so(make_set, depth):
     with pytest.raises(SetError, match=r"no depth in the frames .* 0\.001 m.* 10 m.*set\.yaml"):
         check_frames(nothing, 2)
     check_frames(make_set([np.full((48, 64), depth), wall()], "half"), 2)
-
-
-def test_rows_of_the_usual_methods_are_there_once():
-    def row(method: str, scale: int = 2, name: str = "a") -> dict:
-        return {"set": name, "method": method, "scale": scale}
-
-    rows = [row("bilinear"), row("nano")]
-    new = [row("bilinear"), row("small"), row("bilinear", 4), row("bilinear", 2, "b")]
-    assert merged(rows, new) == new[1:]
 
 
 SHIPPED, PEERS = Path("shipped"), Path("peers")
@@ -489,7 +502,7 @@ def test_every_model_at_every_scale_on_every_set(make_set, two_networks, quiet):
     settings = FidelitySettings([], [2, 4], 3, "engine", threads=5)
     figures, networks = run_fidelity([str(first.folder), str(second.folder)], settings, quiet)
     assert networks == {"flat", "plain"}
-    assert two_networks == [(m, scale, "engine", "fp32", 5) for m, scale in (("flat", 2), ("flat", 4), ("plain", 2))]
+    assert two_networks == [(m, scale, "engine", "fp32", 5) for m, scale in (("flat", 2), ("plain", 2), ("flat", 4))]
     keys = [(row["set"], row["scale"], row["method"]) for row in figures["sets"]]
     assert len(set(keys)) == len(keys)
     for name, others in (("a", USUAL), ("b", [*USUAL, BEST_CHOICE])):
@@ -502,7 +515,7 @@ def test_peers_are_measured_beside_and_are_none_of_the_networks(make_set, two_ne
     settings = FidelitySettings(["flat"], [2, 4], 3, peers=PEERS)
     figures, networks = run_fidelity([str(make_set([step()]).folder)], settings, quiet)
     assert networks == {"flat"}
-    assert [call[:2] for call in two_networks] == [("flat", 2), ("flat", 4), ("peer", 2)]
+    assert [call[:2] for call in two_networks] == [("flat", 2), ("peer", 2), ("flat", 4)]
     assert [row["method"] for row in figures["sets"] if row["scale"] == 2] == [*USUAL, "flat", "peer"]
     text = fidelity_markdown(figures, networks)
     assert "| peer |" in text and "| **flat** |" in text
@@ -545,7 +558,7 @@ def test_synthetic_rooms_are_held_out_frames_of_a_sensor(monkeypatch):
         return nearest(source, 2)
 
     monkeypatch.setattr(fidelity_run, "held_out_frames", frames)
-    rows = set_rows("synthetic-tof", 3, "ours", upsample, 2)
+    rows = set_rows("synthetic-tof", 3, alone(upsample), 2)
     assert asked == [(2, "tof", 3)]
     assert ran == [(12, 16)] * 3  # once a frame
     assert {(row["set"], row["kind"]) for row in rows} == {("synthetic-tof", "truth")}
@@ -565,12 +578,16 @@ def test_decimated_frames_are_restored_by_the_twin_and_all_else_is_measured_on_t
     def twin(depth: np.ndarray) -> np.ndarray:
         return nearest(depth, 2) + np.float32(0.001)
 
-    row = by_method(recorded_rows(found, 1, "ours", ours, 2, twin))["ours"]
-    alone = by_method(recorded_rows(found, 1, "ours", ours, 2))["ours"]
-    assert row["surface_mae_mm"] == pytest.approx(alone["surface_mae_mm"] + 1.0, abs=1e-3)
-    assert row["consistency_mm"] == alone["consistency_mm"]
-    truth = set_rows(found, 1, "ours", ours, 2, twin)
-    assert truth == recorded_rows(found, 1, "ours", ours, 2, twin)
+    both = {"ours": Network(ours, twin)}
+    row = by_method(recorded_rows(found, 1, both, 2))["ours"]
+    itself = by_method(recorded_rows(found, 1, alone(ours), 2))["ours"]
+    assert row["surface_mae_mm"] == pytest.approx(itself["surface_mae_mm"] + 1.0, abs=1e-3)
+    assert row["consistency_mm"] == itself["consistency_mm"]
+    assert set_rows(found, 1, both, 2) == recorded_rows(found, 1, both, 2)
+    exact = make_set([wall(24, 36)], "exact", kind="truth")
+    assert by_method(set_rows(exact, 1, both, 2))["ours"]["mae_mm"] == pytest.approx(
+        by_method(set_rows(exact, 1, alone(ours), 2))["ours"]["mae_mm"] + 1.0, abs=1e-3
+    )
 
 
 @pytest.fixture
@@ -660,7 +677,7 @@ def test_a_flat_wall_is_drawn(make_set, draw):
 
 def test_a_frame_smaller_than_the_scale_is_left_out(make_set):
     found = make_set([wall()[:1, :1]])
-    rows = recorded_rows(found, 1, "flat", lambda depth: depth.repeat(2, 0).repeat(2, 1), 2)
+    rows = recorded_rows(found, 1, alone(lambda depth: depth.repeat(2, 0).repeat(2, 1)), 2)
     assert all(row["surface_mae_mm"] is None for row in rows)
     assert not list(decimated(found, 1, 2))
 
