@@ -30,6 +30,7 @@ def train(
         from dsca_ros.training.progress import TrainingProgress
         from dsca_ros.training.recipe import Recipe, RecipeError
         from dsca_ros.training.train import train as run
+        from dsca_ros.training.views import ViewError
     except ImportError as error:
         fail(f"training needs torch ({error}); remedy: pip install 'dsca_ros[train]'")
     torch.set_num_threads(threads)
@@ -38,7 +39,7 @@ def train(
         where = folder or Path("runs") / chosen.name
         with TrainingProgress(console, chosen) as progress:
             checkpoint = run(chosen, where, resume, progress, data=data, compiled=compiled)
-    except (MapError, RecipeError) as error:
+    except (MapError, RecipeError, ViewError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         kept = (where / "checkpoint.pt").exists()

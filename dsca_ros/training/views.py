@@ -31,6 +31,7 @@ import numpy as np
 
 from dsca_ros.depth.camera import Intrinsics
 from dsca_ros.depth.fidelity import block_mean, decimate
+from dsca_ros.depth.files import READ_ERRORS
 from dsca_ros.depth.scenes import Scene
 from dsca_ros.depth.sensors import (
     IdealSensor,
@@ -50,6 +51,10 @@ RENDERER = (
 )
 #: Shares of the kinds of scenes.
 SCENES = {"room": 0.3, "clutter": 0.25, "curved": 0.15, "foliage": 0.1, "outdoors": 0.2}
+
+
+class ViewError(ValueError):
+    """Views that cannot be kept or read; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +119,35 @@ class ViewPool:
         key = hashlib.sha256(json.dumps(asdict(settings)).encode() + source).hexdigest()[:16]
         folder = cache / f"views-{key}"
         if not folder.exists():
-            # Aside, then renamed: two trainings may want the same views at once.
-            partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=_made(cache)))
-            self._render(partial, progress)
+            self._make(folder, progress)
+        try:
+            self.depth = [np.load(folder / f"x{factor}.npy", mmap_mode="r") for factor in self.factors]
+            self.focal = np.load(folder / "focal.npy")
+        except READ_ERRORS:
+            raise ViewError(f"{folder} is damaged: remove it, and it is made anew") from None
+
+    def _make(self, folder: Path, progress: Callable[[int], None] | None) -> None:
+        """Renders aside, then renames: two trainings may want the same views at once."""
+        s, cache = self.settings, folder.parent
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            # Views are written through memory maps, where a full disk would end the process without a word.
+            needed = 4 * s.count * s.width * s.height * sum(f * f for f in self.factors)
+            there = shutil.disk_usage(cache).free
+            if there < needed:
+                sizes = f"{s.count} views take {needed / 1e9:.1f} GB, and {there / 1e9:.1f} GB are free"
+                raise ViewError(f"{cache}: {sizes}; make room, or name another --folder")
+            partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=cache))
             try:
+                self._render(partial, progress)
                 partial.rename(folder)
-            except OSError:  # the other one was first
-                shutil.rmtree(partial)
-        self.depth = [np.load(folder / f"x{factor}.npy", mmap_mode="r") for factor in self.factors]
-        self.focal = np.load(folder / "focal.npy")
+            except BaseException as error:
+                shutil.rmtree(partial, ignore_errors=True)
+                if not (isinstance(error, OSError) and folder.exists()):  # another training was first
+                    raise
+        except OSError as error:
+            reason = error.strerror
+            raise ViewError(f"{cache}: cannot write views ({reason}); make room, or name another --folder") from None
 
     def _render(self, folder: Path, progress: Callable[[int], None] | None) -> None:
         s = self.settings
@@ -158,11 +183,6 @@ class ViewPool:
         """Low-resolution camera of a view."""
         s, focal = self.settings, float(self.focal[index])
         return Intrinsics(s.width, s.height, focal, focal, (s.width - 1) / 2, (s.height - 1) / 2)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def random_sensor(rng: np.random.Generator, shares: Mapping[str, float] = CAMERA_SHARES) -> Sensor:

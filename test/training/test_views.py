@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from dsca_ros.depth.fidelity import block_mean, decimate
 from dsca_ros.depth.scenes import KINDS
 from dsca_ros.depth.sensors import IdealSensor, SimulatedKinectSensor
 from dsca_ros.training import views
-from dsca_ros.training.views import FrameShares, ViewPool, ViewSettings, make_batch, make_lesson, shrink
+from dsca_ros.training.views import FrameShares, ViewError, ViewPool, ViewSettings, make_batch, make_lesson, shrink
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +56,32 @@ def test_an_interrupted_pool_is_rendered_again(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         ViewPool(settings, tmp_path, interrupt)
+    assert not list(tmp_path.iterdir())  # nothing is left lying about
     pool = ViewPool(settings, tmp_path)
     assert (pool.depth[0] > 0).all() and (pool.depth[1] > 0).all()
+
+
+def test_damaged_views_are_named(tmp_path):
+    settings = ViewSettings(2, 16, 12)
+    ViewPool(settings, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    (folder / "x2.npy").write_bytes(b"no views")
+    with pytest.raises(ViewError, match=f"{folder.name} is damaged: remove it"):
+        ViewPool(settings, tmp_path)
+
+
+def test_views_that_do_not_fit_on_the_disk_are_told_before_they_are_rendered(tmp_path, monkeypatch):
+    counts = []
+    monkeypatch.setattr(views.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(ViewError, match=r"3 views take 0\.0 GB, and 0\.0 GB are free; make room"):
+        ViewPool(ViewSettings(3, 16, 12), tmp_path, counts.append)
+    assert not counts and not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_is_no_folder_is_named(tmp_path):
+    (tmp_path / "cache").touch()
+    with pytest.raises(ViewError, match="cannot write views"):
+        ViewPool(ViewSettings(2, 16, 12), tmp_path / "cache")
 
 
 def test_the_pools_views_are_those_of_the_scenes(pool):
