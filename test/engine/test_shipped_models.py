@@ -19,6 +19,7 @@ from dsca_ros.evaluation.held_out import held_out_samples
 from dsca_ros.training.disparity_scenes import disparity_scene
 
 RANGE = (0.1, 10.0)
+RECIPES = Path(__file__).parents[2] / "config" / "train"
 
 
 def shipped():
@@ -105,6 +106,24 @@ def test_it_is_the_graph_of_its_weights(kind):
         assert np.quantile(error, 0.99) < 5e-3 and error.max() < 0.1
     else:  # between two surfaces a last digit may decide which one the guard takes
         assert np.quantile(error, 0.999) < 2e-4
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS, ids=str)
+def test_it_was_trained_by_the_recipe_of_its_name(kind):
+    """Whoever trains anew by what is in config/train gets what ships, or its equal."""
+    pytest.importorskip("torch")
+    from dsca_ros.engine.export import load_weights
+    from dsca_ros.training.recipe import Recipe
+
+    model, scale, _ = kind
+    _, trained = load_weights(models_folder() / f"{model}-x{scale}.safetensors")
+    written = [path for path in RECIPES.glob("*.yaml") if path.stem in (model, f"{model}-x{scale}")]
+    assert len(written) == 1
+    ours, theirs = trained.plain(), Recipe.load(written[0]).plain()
+    if theirs["scale"] > scale:  # its first stages
+        theirs |= {"scale": scale, "frozen_stages": 0}
+        theirs["network"] |= {"scale": scale}
+    assert ours == theirs
 
 
 def in_double(path: Path) -> Any:

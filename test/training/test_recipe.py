@@ -72,6 +72,15 @@ def test_networks_of_the_paper_are_as_large_as_their_names_say(path):
     assert least <= parameters <= most
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_what_a_recipe_goes_on_from_has_a_recipe(path):
+    start = Recipe.load(path).start
+    recipes = [Recipe.load(other) for other in SHIPPED]
+    made = {f"{recipe.model}-x{scale}" for recipe in recipes for scale in (2, 4, 8) if scale <= recipe.scale}
+    assert not start or Path(start).stem in made
+    assert not start or Path(start).stem != Recipe.load(path).name  # not from itself
+
+
 def test_base_is_trained_on_what_small_is():
     for base in CONFIG.glob("dsca-base-paper-*.yaml"):
         ours, small = (Recipe.load(path) for path in (base, CONFIG / base.name.replace("-base-", "-small-")))
