@@ -276,7 +276,7 @@ class SimulatedKinectSensor:
     focal_baseline: float = 35.13
     step: float = 1.0 / 8.0
     noise_px: float = 0.028
-    jitter: float = 0.4
+    jitter: float = 0.25
     waves_px: float = 0.1
     max_depth: float = 10.0
 
@@ -286,7 +286,7 @@ class SimulatedKinectSensor:
         return cls(
             focal_baseline=float(rng.uniform(25.0, 45.0)),
             noise_px=float(np.exp(rng.uniform(np.log(0.015), np.log(0.06)))),
-            jitter=float(rng.uniform(0.0, 0.6)),
+            jitter=float(rng.uniform(0.15, 0.35)),
             waves_px=float(rng.uniform(0.0, 0.15)),
         )
 
