@@ -161,3 +161,25 @@ def test_what_the_simulated_kinects_waves_do_alone_is_what_is_said(shared_data):
     assert f"these waves alone make {100.0 * flies / pixels:.1f} % of the points fly" in " ".join(
         (DOCS / "fidelity.md").read_text().split()
     )
+
+
+def test_the_table_of_the_readme_is_that_of_the_card():
+    root = DOCS.parent
+    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in part_of_card("dsca-nano")]
+    sensor_names = {"RealSense D4xx": "stereo", "Kinect v1": "kinect_v1"}
+    measured = {(sensor, method): figures for sensor, scale, method, *figures in rows if scale == "×2"}
+    seen, sensor = 0, ""
+    for line in (root / "README.md").read_text().splitlines():
+        cells = [cell.strip(" *") for cell in line.split("|")[1:-1]]
+        if len(cells) != 5 or cells[1] not in ("nearest", "bilinear", "dsca-nano"):
+            continue
+        sensor = sensor_names[cells[0]] if cells[0] else sensor
+        rmse, error, flies, _ = measured[sensor, cells[1]]
+        assert cells[2:] == [rmse, f"{float(error):.1f}", f"{float(flies.split()[0]):.1f} %"]
+        seen += 1
+    assert seen == 6
+
+
+def part_of_card(model: str) -> list[str]:
+    """The rows of the figures of a model's card."""
+    return part((DOCS.parent / "models" / f"{model}.md").read_text(), "figures").splitlines()[2:]
