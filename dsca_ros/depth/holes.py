@@ -55,10 +55,11 @@ def keep_filled(result: np.ndarray, filled: np.ndarray, valid: np.ndarray) -> np
 
     Returns:
         [sH, sW] of the same dtype: in pixels that were filled, and in those around, nearest interpolation stands in
-        for what is invalid.
+        for what is invalid; everywhere, where no hole was left.
     """
     scale = result.shape[0] // filled.shape[0]
-    around = cv2.dilate((~valid & (filled > 0)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    beside = cv2.dilate((~valid & (filled > 0)).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    around = beside | (filled > 0).all()
     patch = np.where(around, filled, np.zeros((), filled.dtype)).repeat(scale, axis=0).repeat(scale, axis=1)
     return np.where(result > 0, result, patch)
 

@@ -66,17 +66,20 @@ def test_other_hole_sizes_are_refused_by_name(given):
 
 
 def test_what_was_filled_stays_filled_and_what_a_network_refuses_elsewhere_stays_refused():
-    filled = np.full((1, 5), 7, np.uint16)
-    valid = np.array([[True, True, True, True, False]])
-    result = np.full((2, 10), 9, np.uint16)
+    filled = np.array([[7, 7, 7, 7, 7, 7, 0]], np.uint16)  # a larger hole is left
+    valid = np.array([[True, True, True, True, False, True, False]])
+    result = np.full((2, 14), 9, np.uint16)
+    result[:, 12:] = 0
     result[0, 0] = result[0, 5] = result[0, 7] = result[1, 9] = 0
     expected = result.copy()
     expected[0, 7] = expected[1, 9] = 7  # the filled pixel, and the one beside it
     np.testing.assert_array_equal(keep_filled(result, filled, valid), expected)
     assert keep_filled(result, filled, valid).dtype == np.uint16
+    whole = np.full_like(filled, 7)  # with none left, none comes out
+    assert (keep_filled(result, whole, valid) > 0).all()
 
 
-def test_nothing_is_kept_where_nothing_was_filled():
+def test_nothing_is_kept_where_nothing_was_filled_and_holes_are_left():
     depth = np.array([[0.0, 2.0], [2.0, 2.0]], np.float32)
     result = np.zeros((4, 4), np.float32)
     assert not keep_filled(result, depth, depth > 0).any()
