@@ -24,8 +24,8 @@ from dsca_ros.upsampler import Upsampler
 #: Stands for rooms of our own through every sensor model, where exact depth is known.
 SYNTHETIC = "synthetic"
 SENSORS = ("stereo", "kinect_v1", "tof")
-#: The networks take what lies within. From a centimetre on, for the world of a film may be small; sets leave out what is
-#: too far for their camera.
+#: The networks take what lies within: from a centimetre on, for the world of a film may be small. Sets leave out what
+#: is too far for their camera.
 DEPTH_RANGE = (0.01, 20.0)
 #: Measured where none are named.
 SCALES = (2, 4)

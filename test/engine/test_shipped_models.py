@@ -227,8 +227,8 @@ def by_sensor(test):
 def test_mean_error_is_15_per_cent_under_the_best_plain_enlargement(kind, sensor):
     found = figures(kind, sensor)
     best = min(found[method]["mae_mm"] for method in ("nearest", "bilinear", "bicubic"))
-    # The stereo camera smears most of its edges, and nobody knows where they were. A twin is asked for the frame that was
-    # shrunk, smear and all.
+    # The stereo camera smears most of its edges, and nobody knows where they were. A twin learns to give back the frame
+    # that was shrunk, smear and all.
     limit = 0.85 if sensor != "stereo" else 0.92 if is_twin(kind[0]) else 0.9
     assert found["dsca"]["mae_mm"] <= limit * best
 
