@@ -21,6 +21,7 @@ MODEL = typer.Option(DEFAULT_MODEL, help="Name of the model; `dsca info` lists t
 ENGINE = typer.Option("auto", help="What runs the model; `dsca info` lists them.")
 SCALE = typer.Option(DEFAULT_SCALE, help="Output size over input size: 2, 4 or 8.")
 PEERS = typer.Option(None, metavar="DIR", help="A folder of other models and their manifest, measured beside.")
+FILL_HOLES = typer.Option("none", help="Holes to fill: none, all, or up to so many pixels across.")
 THREADS = typer.Option(0, min=0, help="Threads of one inference on a CPU; 0: the number of cores.")
 
 

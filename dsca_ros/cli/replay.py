@@ -11,6 +11,7 @@ from rich.console import Console
 
 from dsca_ros.cli.common import (
     ENGINE,
+    FILL_HOLES,
     JSON,
     MODEL,
     SCALE,
@@ -21,6 +22,8 @@ from dsca_ros.cli.common import (
     file_to_write,
     write_json,
 )
+from dsca_ros.depth.holes import hole_size
+from dsca_ros.depth.units import MILLIMETRE
 from dsca_ros.upsampler import DEFAULT_RANGE
 
 if TYPE_CHECKING:
@@ -45,6 +48,8 @@ def replay(
     topic: list[str] = typer.Option(None, help="Depth topic; may be given several times. Default: those found."),
     min_depth: float = typer.Option(DEFAULT_RANGE[0], help="Nearest depth taken as valid, metres."),
     max_depth: float = typer.Option(DEFAULT_RANGE[1], help="Farthest depth taken as valid, metres."),
+    depth_unit: float = typer.Option(MILLIMETRE, help="Metres a step of the camera's 16UC1; results are in mm."),
+    fill_holes: str = FILL_HOLES,
     points: bool = typer.Option(False, "--points", help="Write points, too."),
     only_new: bool = typer.Option(
         False, "--only-new", help="Results alone; of the bag's own topics only transforms and latched ones."
@@ -75,6 +80,12 @@ def replay(
     for name, value, known in (("--format", format, FORMATS), ("--compress", compress, COMPRESSIONS)):
         if value not in known:
             raise typer.BadParameter(f"{name} is {value!r}; it must be one of: {', '.join(known)}")
+    if not 0 < depth_unit < float("inf"):
+        raise typer.BadParameter("--depth-unit must be positive")
+    try:
+        hole_size(fill_holes)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     if not 0 < min_depth < max_depth:
         raise typer.BadParameter("--min-depth must be positive and less than --max-depth")
     if preview is not None and preview.suffix != ".mp4":
@@ -86,8 +97,8 @@ def replay(
     if preview is not None:
         file_to_write(str(preview))
     settings = ReplaySettings(
-        model, scale, engine, threads, (min_depth, max_depth), start, duration, every, tuple(topic or ()), points,
-        only_new, format, compress, preview,
+        model, scale, engine, threads, (min_depth, max_depth), depth_unit, fill_holes, start, duration, every,
+        tuple(topic or ()), points, only_new, format, compress, preview,
     )  # fmt: skip
     try:
         found = find_jobs(inputs, output)

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from dsca_ros.cli.common import ENGINE, JSON, MODEL, SCALE, THREADS, console, fail, parse_size, write_json
+from dsca_ros.cli.common import ENGINE, FILL_HOLES, JSON, MODEL, SCALE, THREADS, console, fail, parse_size, write_json
 from dsca_ros.upsampler import DEFAULT_RANGE
 
 
@@ -86,7 +86,7 @@ def upscale(
     unit: float = typer.Option(0.001, help="Metres a step of integer images: 0.001 is mm, 0.0001 is 0.1 mm."),
     min_depth: float = typer.Option(DEFAULT_RANGE[0], help="Nearest depth taken as valid, metres."),
     max_depth: float = typer.Option(DEFAULT_RANGE[1], help="Farthest depth taken as valid, metres."),
-    fill_holes: str = typer.Option("none", help="Holes to fill: none, all, or up to so many pixels across."),
+    fill_holes: str = FILL_HOLES,
     engine: str = ENGINE,
     threads: int = THREADS,
 ) -> None:

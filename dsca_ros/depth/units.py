@@ -11,11 +11,14 @@ Inside the package invalid is 0 in both; NaN appears only where a message asks f
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
 
 MM_PER_M = 1000.0
+#: Metres a step of ``uint16``.
+MILLIMETRE = 1.0 / MM_PER_M
 #: Largest depth a uint16 can hold as a measurement: 65535 is a common "no reading".
 MAX_UINT16_MM = 65534
 #: Between that and "no reading", metres: a bound that rounding does not move to the wrong side.
@@ -24,7 +27,7 @@ _INFINITY_BITS = np.float32(np.inf).view(np.uint32)
 _NAN_BITS = np.float32(np.nan).view(np.uint32)
 
 
-def to_metres(depth: np.ndarray, unit: float = 1.0 / MM_PER_M) -> np.ndarray:
+def to_metres(depth: np.ndarray, unit: float = MILLIMETRE) -> np.ndarray:
     """Depth of either coding as float32 metres, every invalid pixel 0.
 
     Args:
@@ -47,6 +50,11 @@ def to_metres(depth: np.ndarray, unit: float = 1.0 / MM_PER_M) -> np.ndarray:
         metres[~is_valid(metres)] = 0.0
         return metres
     raise TypeError(f"depth must be uint16 millimetres or float metres, not {depth.dtype}")
+
+
+def is_millimetre(unit: float) -> bool:
+    """Whether a step of so many metres is one of the package's own ``uint16``."""
+    return math.isclose(unit, MILLIMETRE)
 
 
 @lru_cache(maxsize=1)

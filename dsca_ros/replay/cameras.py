@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dsca_ros.depth import units
 from dsca_ros.depth.camera_scaling import CameraNumbers
 from dsca_ros.depth.image_layout import BadMessage
 from dsca_ros.replay import wire
@@ -107,6 +108,9 @@ class CameraState:
         except BadMessage as error:
             _count(self._report.skipped, error.cause)
             return
+        depth, unit = work.frame.depth, self._settings.depth_unit
+        if depth.dtype == np.uint16 and not units.is_millimetre(unit):
+            work.frame = replace(work.frame, depth=units.to_metres(depth, unit))
         work.camera = self.camera
         work.numbers = self._numbers(work.frame)
         work.wanted = True, self._settings.points and work.numbers is not None

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rosbags.interfaces import Connection, QosDurability
 
+from dsca_ros.depth.holes import hole_size
 from dsca_ros.engine.base import EngineError
 from dsca_ros.engine.zoo import find_model
 from dsca_ros.replay import wire
@@ -173,7 +174,7 @@ class Replay:
             for work in read:
                 if work.frame is not None:
                     asked = time.monotonic()
-                    work.result = upsampler(work.frame.depth)
+                    work.result = work.frame.coded(upsampler(work.frame.depth))
                     report.busy["engine"] += time.monotonic() - asked
                     report.frames_out += work.wanted[0]
                 computed.put(work, work.size)
@@ -272,7 +273,12 @@ def replay_bag(
         except OSError as error:
             raise ReplayError(f"{source} cannot be read: {error.strerror}") from None
         upsampler = Upsampler(
-            settings.model, settings.scale, settings.engine, threads=settings.threads, depth_range=settings.depth_range
+            settings.model,
+            settings.scale,
+            settings.engine,
+            threads=settings.threads,
+            depth_range=settings.depth_range,
+            fill_holes=hole_size(settings.fill_holes),
         )
         with upsampler:
             report.engine = upsampler.engine

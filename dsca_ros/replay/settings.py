@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dsca_ros.depth import units
 from dsca_ros.upsampler import DEFAULT_MODEL, DEFAULT_RANGE, DEFAULT_SCALE
 
 FORMATS = ("mcap", "sqlite3")
@@ -22,6 +23,8 @@ class ReplaySettings:
         engine: what runs it; ``auto`` is the fastest.
         threads: of one inference on a CPU; 0 takes the number of cores.
         depth_range: nearest and farthest depth taken as valid, metres.
+        depth_unit: metres a step of the camera's 16UC1; results are in millimetres.
+        fill_holes: holes to fill, as `holes.hole_size` takes it.
         start: seconds of the bag left out at its beginning.
         duration: seconds taken from there; None takes all.
         every: of so many frames one is taken.
@@ -38,6 +41,8 @@ class ReplaySettings:
     engine: str = "auto"
     threads: int = 0
     depth_range: tuple[float, float] = DEFAULT_RANGE
+    depth_unit: float = units.MILLIMETRE
+    fill_holes: str = "none"
     start: float = 0.0
     duration: float | None = None
     every: int = 1

@@ -12,9 +12,10 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
+from dsca_ros.depth import units
 from dsca_ros.depth.camera_scaling import CameraNumbers
 from dsca_ros.depth.compressed import CompressedDepthError, decode_compressed_depth
-from dsca_ros.depth.image_layout import BadMessage, read_pixels
+from dsca_ros.depth.image_layout import DEPTH_ENCODINGS, BadMessage, read_pixels
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
@@ -35,7 +36,7 @@ class DepthFrame:
     """A depth message that was read.
 
     Attributes:
-        depth: [H, W] ``uint16`` millimetres or ``float32`` metres.
+        depth: [H, W] ``uint16`` millimetres or ``float32`` metres; the latter also of a camera of another unit.
         encoding: a key of `DEPTH_ENCODINGS`.
         header: the message's own.
     """
@@ -43,6 +44,10 @@ class DepthFrame:
     depth: np.ndarray
     encoding: str
     header: Any
+
+    def coded(self, result: np.ndarray) -> np.ndarray:
+        """A result in the coding that `encoding` stands for: what a camera of another unit gets is in millimetres."""
+        return result if result.dtype == DEPTH_ENCODINGS[self.encoding] else units.like(result, np.uint16)
 
     @property
     def stamp(self) -> tuple[int, int]:

@@ -10,7 +10,6 @@ message that is published), none of the points.
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 import time
 from collections.abc import Callable
@@ -214,7 +213,7 @@ class Pipeline:
         started = time.monotonic()
         depth, came_as = messages.decode(image, settings.max_pixels)
         encoding = came_as if settings.output_encoding == "passthrough" else settings.output_encoding
-        other_unit = not math.isclose(settings.depth_unit, 1.0 / units.MM_PER_M)
+        other_unit = not units.is_millimetre(settings.depth_unit)
         if depth.dtype == np.uint16 and (other_unit or messages.DEPTH_ENCODINGS[encoding] == np.float32):
             depth = units.to_metres(depth, settings.depth_unit)
         decoded = time.monotonic()

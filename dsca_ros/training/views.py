@@ -260,8 +260,8 @@ def make_lesson(
     if rng.random() * sum(astuple(shares)) < shares.native:
         low = measure(1)
     else:
-        factors = [f for f in pool.factors[1:] if f <= 4]
-        factor = factors[-1] if rng.random() < fully_shrunk else factors[0]
+        *others, most = pool.factors[1:]
+        factor = most if rng.random() < fully_shrunk or not others else others[int(rng.integers(len(others)))]
         frame = measure(factor)
         low = shrink(frame, factor, rng, shares)
         if isinstance(sensor, IdealSensor) or (not repeats and rng.random() < 0.85):
@@ -293,7 +293,7 @@ def make_batch(
         crop: side of a crop, low-resolution pixels.
         seed, step: what the batch depends on, and nothing else.
         frames: shares of the ways in which frames come to be, by `CAMERAS`; `USUAL` of those not named.
-        fully_shrunk: share of the shrunk frames that are shrunk by the pool's scale, of 8 by 4; the others are by 2.
+        fully_shrunk: share of the shrunk frames that are shrunk by the pool's scale; the others by 2, of 8 by 4 too.
         cameras: shares of the kinds of cameras.
     """
     rng = np.random.default_rng([seed, step, 0xBA7C])

@@ -46,6 +46,21 @@ def test_results_are_the_same_bytes_whatever_the_number_of_jobs(tmp_path, settin
     assert len(bytes_of(tmp_path / "out1")) == 6
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--depth-unit", 0, "--depth-unit must be positive"),
+        ("--fill-holes", "some", "fill_holes is 'some'; it must be"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_told_before_anything_is_done(tmp_path, dsca, option, value, told):
+    bags.make_bag(tmp_path / "in")
+    done = dsca(tmp_path / "in", tmp_path / "out", option, value)
+    assert done.exit_code == 2
+    assert told in " ".join(done.stderr.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_one_that_fails_is_named_and_the_rest_is_done(tmp_path, dsca, at_once):
     bags.make_bag(tmp_path / "in" / "a")

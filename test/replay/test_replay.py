@@ -10,7 +10,7 @@ import pytest
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
 from dsca_ros.depth.compressed import decode_compressed_depth, encode_compressed_depth
-from dsca_ros.depth.units import like
+from dsca_ros.depth.units import like, to_metres, to_millimetres
 from dsca_ros.replay.bags import Bag
 from dsca_ros.replay.errors import ReplayError
 from dsca_ros.replay.run import plan_bag, replay_bag
@@ -71,6 +71,26 @@ def test_encodings_and_transports(tmp_path, settings, dtype, compressed):
         assert (wanted > 0).mean() > 0.5
         if dtype is np.float32:
             assert np.isnan(bags.pixels_of(message)).any()  # holes, as REP 118 has them
+
+
+def test_of_a_camera_of_another_unit_millimetres_come_out(tmp_path, settings):
+    source = bags.make_bag(tmp_path / "in", frames=2)
+    replay_bag(source, tmp_path / "out", replace(settings, depth_unit=0.0005, points=True))
+    metres = [to_metres(like(bags.depth(i), np.uint16), 0.0005) for i in range(2)]
+    messages = bags.decoded(tmp_path / "out", bags.RESULT_TOPIC, bags.IMAGE)
+    assert {m.encoding for m in messages} == {"16UC1"}
+    for result, wanted in zip(results(tmp_path / "out"), expected(settings, metres), strict=True):
+        np.testing.assert_array_equal(result, to_millimetres(wanted))
+    cloud = bags.decoded(tmp_path / "out", bags.RESULT_POINTS, "sensor_msgs/msg/PointCloud2")[-1]
+    z = cloud.data.view("<f4").reshape(cloud.height, cloud.width, 3)[..., 2]
+    np.testing.assert_allclose(z[result > 0], result[result > 0] / 1000.0, rtol=1e-6)
+
+
+def test_holes_are_filled_where_that_is_asked_for(tmp_path, settings):
+    source = bags.make_bag(tmp_path / "in", frames=2)
+    assert all((bags.depth(i) == 0).any() for i in range(2))
+    replay_bag(source, tmp_path / "out", replace(settings, fill_holes="all"))
+    assert all(result.all() for result in results(tmp_path / "out"))
 
 
 def test_untouched_topics_stay_bit_for_bit_with_their_types_and_qos(tmp_path, settings):
