@@ -63,8 +63,15 @@ def small_data(monkeypatch):
     monkeypatch.setattr(maps, "disparity_scene", small_scene)
 
 
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch, request):
+    """Also where there is a GPU: bit for bit is said of CPUs."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 def state_of(checkpoint):
-    return torch.load(checkpoint, weights_only=True)
+    return torch.load(checkpoint, weights_only=True, map_location="cpu")
 
 
 def assert_same(a, b, where="state"):
@@ -106,6 +113,26 @@ def test_twenty_steps_are_ten_and_ten_bit_for_bit(tmp_path, recipe):
     assert set(state_of(whole)["optimiser"]) == ({"adam", "muon"} if recipe.optimiser == "muon" else {"adam"})
     for one, other in zip(rows_of(tmp_path / "whole"), rows_of(tmp_path / "parts"), strict=True):
         assert {**one, "seconds": ""} == {**other, "seconds": ""}
+
+
+@pytest.mark.gpu
+@by_task
+@pytest.mark.parametrize("compiled", [False, True], ids=["as it is", "compiled"])
+def test_a_gpu_trains_goes_on_and_its_weights_are_the_same_on_a_cpu(tmp_path, recipe, compiled):
+    if not torch.cuda.is_available():
+        pytest.skip("this torch was built without CUDA")
+    recipe, told = replace(recipe, steps=40, validate_every=20, learning_rate=1e-3), Silent()
+    training.train(recipe, tmp_path / "run", False, told, stop_at=20, compiled=compiled)
+    checkpoint = training.train(recipe, tmp_path / "run", True, told, compiled=compiled)
+    assert [step for step, _, _ in told.steps] == list(range(1, 41))
+    assert np.isfinite([loss for _, loss, _ in told.steps]).all()
+    state = state_of(checkpoint)
+    task = tasks.make_task(recipe, None, tmp_path / "cache", lambda done, total: None)
+    network = task.network()
+    assert any(not torch.equal(state["ema"][name], value) for name, value in network.state_dict().items())
+    network.load_state_dict(state["best"]["weights"])
+    figures = task.validate(task.graph(network), torch.device("cpu"))
+    assert figures == pytest.approx(state["best"]["figures"], rel=1e-2)
 
 
 def test_resuming_takes_the_optimisers_state_and_not_only_the_weights(tmp_path):
