@@ -21,9 +21,10 @@ class Optimiser:
     Args:
         network: in torch.channels_last memory format, already on its device.
         muon: False trains everything with Adam.
+        weight_decay: of Muon's kernels: the share of the learning rate that they shrink by at a step.
     """
 
-    def __init__(self, network: nn.Module, muon: bool) -> None:
+    def __init__(self, network: nn.Module, muon: bool, weight_decay: float = 0.0) -> None:
         self._kernels = [p for p in network.parameters() if muon and p.ndim == 4 and min(matrix(p).shape) >= SMALLEST]
         # The library's Muon takes matrices: these share the kernels' memory.
         self._matrices = [nn.Parameter(matrix(p.data)) for p in self._kernels]
@@ -33,7 +34,9 @@ class Optimiser:
         rest = [p for p in network.parameters() if id(p) not in kernels]
         self._parts: dict[str, torch.optim.Optimizer] = {"adam": torch.optim.Adam(rest, betas=(0.9, 0.99))}
         if self._kernels:
-            self._parts["muon"] = torch.optim.Muon(self._matrices, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+            self._parts["muon"] = torch.optim.Muon(
+                self._matrices, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
 
     def step(self, learning_rate: float) -> None:
         """One step along the gradients, which are then cleared."""

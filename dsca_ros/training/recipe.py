@@ -95,6 +95,7 @@ DATA_KINDS: dict[str, type[ViewData] | type[MapData]] = {"views": ViewData, "map
 class Recipe:
     """See config/train/ for commented examples.
 
+    ``weight_decay`` is of Muon's kernels: without it those of a long training grow, and at last run away.
     ``start`` names weights to begin with; the first ``frozen_stages`` of the network stay as they are there.
     """
 
@@ -106,6 +107,7 @@ class Recipe:
     batch: int = 6
     optimiser: str = "adam"
     learning_rate: float = 2e-3
+    weight_decay: float = 0.0
     warm_up: int = 200
     clip: float = 1.0
     ema: float = 0.999
@@ -125,7 +127,14 @@ class Recipe:
             raise ValueError(
                 f"frozen_stages is {self.frozen_stages}: needs a start, and one of {stages} stages to train"
             )
-        at_least(0, learning_rate=self.learning_rate, warm_up=self.warm_up, ema=self.ema, seed=self.seed)
+        at_least(
+            0,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            warm_up=self.warm_up,
+            ema=self.ema,
+            seed=self.seed,
+        )
         at_least(1e-9, clip=self.clip)
         if isinstance(self.data, ViewData) and self.data.crop % self.network.multiple:
             raise ValueError(f"crop must be a multiple of unshuffle {self.network.multiple}, not {self.data.crop}")

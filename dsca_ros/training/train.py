@@ -96,7 +96,7 @@ def train(
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network)
     graph, average_graph = task.graph(network), task.graph(average)
-    optimiser = Optimiser(network, recipe.optimiser == "muon")
+    optimiser = Optimiser(network, recipe.optimiser == "muon", recipe.weight_decay)
     first, seconds, running = 0, 0.0, 0.0
     best: dict[str, Any] = {}
     if resumed is not None:

@@ -114,3 +114,14 @@ def test_a_network_in_another_memory_format_is_refused():
     network = nn.Sequential(nn.Conv2d(3, 8, 3))
     with pytest.raises(ValueError, match="channels_last"):
         Optimiser(network, muon=True)
+
+
+def test_weight_decay_shrinks_muons_kernels_and_nothing_else():
+    """By its share of the learning rate a step, beside what a step without it does."""
+    free, held = small(), small()
+    start = [p.detach().clone() for p in free.parameters()]
+    step(free, Optimiser(free, muon=True), 0)
+    step(held, Optimiser(held, muon=True, weight_decay=0.5), 0)
+    for index, (a, b, before) in enumerate(zip(free.parameters(), held.parameters(), start, strict=True)):
+        expected = a - 0.01 * 0.5 * before if index in (0, 2) else a
+        torch.testing.assert_close(b, expected)
