@@ -18,6 +18,8 @@ STEP_METRES, STEP_SHARE = 0.05, 0.02
 EDGE_REACH = 4
 #: Planes are looked for in windows of this side, every half a side.
 PLANE_WINDOW = 40
+#: Pixels at its border that are left out when points are held against its plane: a result may take from beyond it.
+PLANE_RIM = 2
 #: A window is a plane if so many of its pixels are valid, and so many of them within three deviations.
 PLANE_VALID, PLANE_INLIERS = 0.9, 0.95
 #: The RMS of a plane's points to it is at most this share of depth, plus this much per metre squared.
@@ -127,9 +129,15 @@ class Plane:
     residual: float
 
     def distances(self, depth: np.ndarray, scale: int) -> np.ndarray:
-        """Distances along Z of a result's valid points in the window, metres, signed."""
-        rows = slice(self.rows.start * scale, self.rows.stop * scale)
-        columns = slice(self.columns.start * scale, self.columns.stop * scale)
+        """Distances along Z of a result's valid points in the window, metres, signed.
+
+        But for its rim: at a window that ends where the plane does, where the result puts that edge is no matter of
+        how flat the plane is.
+        """
+        rows, columns = (
+            slice((side.start + PLANE_RIM) * scale, (side.stop - PLANE_RIM) * scale)
+            for side in (self.rows, self.columns)
+        )
         window = depth[rows, columns].astype(np.float64)
         v = (np.arange(rows.start, rows.stop) + 0.5)[:, None] / scale - 0.5
         u = (np.arange(columns.start, columns.stop) + 0.5)[None, :] / scale - 0.5
