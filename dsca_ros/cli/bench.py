@@ -21,7 +21,7 @@ SIZES = ["320x240", "640x480", "848x480", "270x330"]
 def bench(
     part: list[str] = typer.Option(None, help=f"{', '.join(PARTS)}; may be given several times; default: all."),
     model: list[str] = typer.Option([DEFAULT_MODEL], help="May be given several times; `all` is every one."),
-    scale: list[int] = typer.Option(None, help="May be given several times; default: 2 and 4, the node only the first."),
+    scale: list[int] = typer.Option(None, help="May be given several times; default: 2 and 4, the node the first."),
     precision: list[str] = typer.Option(["fp32"], help="fp32, fp16; may be given several times."),
     engine: list[str] = typer.Option(
         None, help="May be given several times; default: all that run here, in the node auto."
