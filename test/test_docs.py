@@ -41,11 +41,12 @@ def test_tables_of_the_sensors_are_those_of_their_file():
     assert part((DOCS / "sensors.md").read_text(), "sensors") == sensor_markdown(figures)
 
 
-def test_tables_of_fidelity_are_those_of_their_file():
-    figures = json.loads((DOCS / "results" / "fidelity.json").read_text())
+@pytest.mark.parametrize("page", ["fidelity", "fidelity-x8"])
+def test_tables_of_fidelity_are_those_of_their_file(page):
+    figures = json.loads((DOCS / "results" / f"{page}.json").read_text())
     networks = {model.model for model in list_models() if model.domain == DEPTH and not is_twin(model.model)}
     assert networks <= {row["method"] for row in figures["sets"]}
-    assert part((DOCS / "fidelity.md").read_text(), "fidelity") == fidelity_markdown(figures, networks)
+    assert part((DOCS / f"{page}.md").read_text(), "fidelity") == fidelity_markdown(figures, networks)
 
 
 def counted_limits() -> dict[str, str]:
