@@ -50,8 +50,9 @@ def figures(kind: tuple[str, int], sensor: str) -> dict[str, dict[str, float]]:
     """Errors of all methods over rooms that no model was trained on, in the frames a model is for."""
     engine, scale = load(kind, "fp32"), kind[1]
     rooms = 6 if scale == 2 else 4
+    size = (160, 120) if scale == 8 else (320, 240)  # exact depth of five million pixels takes long to render
     samples = held_out_samples(
-        lambda depth: engine.infer(depth, RANGE), scale, sensor, rooms, decimated=is_twin(kind[0])
+        lambda depth: engine.infer(depth, RANGE), scale, sensor, rooms, *size, decimated=is_twin(kind[0])
     )
     return compare(samples)
 
@@ -251,5 +252,7 @@ def test_no_more_pixels_fly_than_with_nearest(kind, sensor):
 @by_sensor
 def test_about_as_many_pixels_are_valid_as_with_nearest(kind, sensor):
     found = figures(kind, sensor)
-    # The network decides: it has seen where cameras measure beside holes, and where not.
-    assert found["dsca"]["valid_pct"] == pytest.approx(found["nearest"]["valid_pct"], rel=0.03)
+    # The network decides: it has seen where cameras measure beside holes, and where not. The finer the output, the more
+    # of the pixels around a hole are the hole's.
+    share = {2: 0.03, 4: 0.04, 8: 0.05}[kind[1]]
+    assert found["dsca"]["valid_pct"] == pytest.approx(found["nearest"]["valid_pct"], rel=share)
