@@ -49,9 +49,9 @@ def test_tables_of_fidelity_are_those_of_their_file(page):
     assert part((DOCS / f"{page}.md").read_text(), "fidelity") == fidelity_markdown(figures, networks)
 
 
-def counted_limits() -> dict[str, str]:
-    """How often each limit of docs/fidelity.md holds for dsca-nano, as "13 of 16"."""
-    rows = json.loads((DOCS / "results" / "fidelity.json").read_text())["sets"]
+def counted_limits(model: str = "dsca-nano", page: str = "fidelity") -> dict[str, str]:
+    """How often each limit of docs/fidelity.md holds for a model, as "13 of 16"."""
+    rows = json.loads((DOCS / "results" / f"{page}.json").read_text())["sets"]
     by_method = {(row["set"], row["scale"], row["method"]): row for row in rows}
     held: dict[str, list[bool]] = {}
 
@@ -60,7 +60,7 @@ def counted_limits() -> dict[str, str]:
             held.setdefault(name, []).append(value <= limit)
 
     for row in rows:
-        if row["method"] != "dsca-nano":
+        if row["method"] != model:
             continue
         usual = {m: by_method[row["set"], row["scale"], m] for m in ("nearest", "bilinear", "bicubic")}
         against_truth = {"mae_mm": 0.9, "edge_mae_mm": 0.8, "rmse_mm": 1.0}
@@ -111,6 +111,40 @@ def test_the_limits_said_to_hold_are_those_that_hold():
         f"**Flying pixels** hold on {counted['flying']}",
         f"**edges** on {counted['edge_mae_mm'].split()[0]}",
         f"**RMSE** on {counted['rmse_mm'].split()[0]}",
+    ):
+        assert claim in text, claim
+
+
+def test_what_is_said_to_hold_of_the_larger_model_holds():
+    text = " ".join((DOCS / "fidelity.md").read_text().split())
+    counted = counted_limits("dsca-small")
+    for key in ("mae_mm", "rmse_mm", "surface_mae_mm", "planes"):
+        held, _, total = counted[key].split()
+        assert held == total, key
+    assert "`dsca-small` holds all of mean error, RMSE, surfaces and planes" in text
+    for claim in (
+        f"{counted['edge_mae_mm']} at edges",
+        f"{counted['flying']} of flying pixels",
+        f"{counted['steadiness']} of steadiness",
+    ):
+        assert claim in text, claim
+
+
+def test_the_limits_said_to_hold_at_x8_are_those_that_hold():
+    text = " ".join((DOCS / "fidelity-x8.md").read_text().split())
+    counted = [counted_limits(model, "fidelity-x8") for model in ("dsca-nano", "dsca-small")]
+
+    def told(key: str) -> str:
+        (nano, _, total), (small, _, _) = (found[key].split() for found in counted)
+        return f"{nano} both" if nano == small else f"{nano} and {small} of {total}"
+
+    for claim in (
+        f"edges on {told('edge_mae_mm')}",
+        f"RMSE on {told('rmse_mm')}",
+        f"recorded surfaces on {told('surface_mae_mm')}",
+        f"planes on {told('planes')}",
+        f"steadiness on {told('steadiness')}",
+        f"flying pixels on {told('flying')}",
     ):
         assert claim in text, claim
 
