@@ -45,9 +45,10 @@ class Blend(nn.Module):
     """
 
     #: Kernels over the pixels around each of the features' pixels: which one each tap of every output pixel is;
-    #: bilinear weights.
+    #: bilinear weights. Over those in it: which one every output pixel lies in.
     picks: Tensor
     support: Tensor
+    within: Tensor
 
     def __init__(self, factor: int, unshuffle: int, taps: int, hold: float = HOLD) -> None:
         super().__init__()
@@ -60,11 +61,13 @@ class Blend(nn.Module):
         support = torch.zeros(self.outputs, 1, side, side)
         start = torch.zeros(self.outputs, taps)
         picks = torch.zeros(taps, self.outputs, 1, side, side)
+        within = torch.zeros(self.outputs, 1, unshuffle, unshuffle)
         for place in range(self.outputs):
             row, column = divmod(place, factor * unshuffle)
             (a, i), (b, j) = divmod(row, factor), divmod(column, factor)
             of = i * factor + j
             start[place] = weights[of, chosen[of]]
+            within[place, 0, a, b] = 1.0
             for index, tap in enumerate(chosen[of].tolist()):
                 dy, dx = divmod(tap, 3)
                 picks[index, place, 0, a + dy, b + dx] = 1.0
@@ -72,6 +75,7 @@ class Blend(nn.Module):
         # One after the other: torch's channels_last takes four dimensions.
         self.register_buffer("picks", picks.flatten(0, 1), persistent=False)
         self.register_buffer("support", support, persistent=False)
+        self.register_buffer("within", within, persistent=False)
         start = (start + FAINT) / (1.0 + 2.0 * FAINT)
         #: Logits with which the result is that of bilinear interpolation, nearly.
         self.start = torch.logit(start).flatten()
@@ -139,6 +143,10 @@ class Blend(nn.Module):
             least = torch.minimum(least, distance)
         nearest = mean + off
         return torch.minimum(torch.maximum(mean, nearest * (1.0 - self.hold)), nearest * (1.0 + self.hold))
+
+    def repeat(self, values: Tensor) -> Tensor:
+        """[B, 1, H, W] to the planes of its nearest enlargement."""
+        return F.conv2d(values, self.within, stride=self.unshuffle)
 
     def lay_out(self, planes: Tensor) -> Tensor:
         """[B, outputs, h, w] at the features' size to the output's [B, 1, factor * H, factor * W]."""

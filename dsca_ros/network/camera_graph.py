@@ -37,7 +37,8 @@ class StageResult:
     Attributes:
         inverse: inverse depth, 1/m; 0 where there is none.
         there: 1 where one of the four nearest pixels of the map before is valid, else 0.
-        validity: logit of the chance that the camera would measure here.
+        validity: logit of the chance that the camera would measure here, not negative where it has measured all
+            around.
         strain: [], how far the logits of the weights are beyond all use; see `Stage.strain`.
     """
 
@@ -57,7 +58,8 @@ class CameraGraph(nn.Module):
        pixel in the map before it. Depth that no input nearby supports cannot come out.
     4. The guard: every stage's result is within one per cent of a pixel it is made of, so nothing hangs between two
        surfaces.
-    5. An output pixel is valid where the network says so, and never beyond one input pixel from a valid one.
+    5. An output pixel is valid where the network says so: never beyond one input pixel from a valid one, always
+       where all input within one pixel is valid.
 
     Args:
         network: a `DSCA` with ``input_channels == INPUT_CHANNELS`` and ``head == WEIGHTS``.
@@ -107,6 +109,7 @@ class CameraGraph(nn.Module):
         """Every stage with its features, what lays out, and the maps a `StageResult` has, not laid out yet."""
         all_features = self.network(features.half() if self.half_network else features)
         there, depth_type = valid, valid.device.type
+        solid = 1.0 - F.max_pool2d(1.0 - valid, 3, stride=1, padding=1)
         for of_stage, stage in zip(all_features, self.network.each_stage()):
             assert stage.blend is not None
             # Under autocast, too, depth is not rounded to bfloat16.
@@ -114,8 +117,12 @@ class CameraGraph(nn.Module):
                 blended, support, shift = stage.enlarge(inverse, there, of_stage, guarded)
             known = (support > 0).to(valid.dtype)
             blended = blended * known
-            yield stage, of_stage, stage.blend, (blended, known, SUPPORT * (support - 0.5) + shift)
-            inverse, there = stage.blend.lay_out(blended), stage.blend.lay_out(known)
+            validity = SUPPORT * (support - 0.5) + shift
+            # Nothing is lost where nothing was missing: a slope, too steep for most cameras, that this one did measure.
+            firm = stage.blend.repeat(solid)
+            validity = firm * F.relu(validity) + (1.0 - firm) * validity
+            yield stage, of_stage, stage.blend, (blended, known, validity)
+            inverse, there, solid = map(stage.blend.lay_out, (blended, known, firm))
 
     def forward(self, depth: Tensor, depth_range: Tensor) -> Tensor:
         """[B, 1, H, W] metres to [B, 1, sH, sW] metres, 0 invalid; see `prepare` for the range."""

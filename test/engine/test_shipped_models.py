@@ -252,7 +252,5 @@ def test_no_more_pixels_fly_than_with_nearest(kind, sensor):
 @by_sensor
 def test_about_as_many_pixels_are_valid_as_with_nearest(kind, sensor):
     found = figures(kind, sensor)
-    # The network decides: it has seen where cameras measure beside holes, and where not. The finer the output, the more
-    # of the pixels around a hole are the hole's.
-    share = {2: 0.03, 4: 0.04, 8: 0.08}[kind[1]]  # at x8 of small frames, in which holes' rims are much
-    assert found["dsca"]["valid_pct"] == pytest.approx(found["nearest"]["valid_pct"], rel=share)
+    # The network decides: it has seen where cameras measure beside holes, and where not.
+    assert found["dsca"]["valid_pct"] == pytest.approx(found["nearest"]["valid_pct"], rel=0.03)

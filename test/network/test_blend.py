@@ -240,6 +240,14 @@ def test_folding_changes_where_logits_are_and_nothing_else(factor, unshuffle, ta
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
+@by_layout
+def test_repeating_is_nearest_enlargement(factor, unshuffle, rng):
+    values = rng.random((8, 12)).astype(np.float32)
+    blend = Blend(factor, unshuffle, 4)
+    result = blend.lay_out(blend.repeat(image(values)))[0, 0]
+    np.testing.assert_array_equal(result, resample.nearest(values, factor))
+
+
 def test_four_taps_are_the_four_of_nine_that_bilinear_weighs(rng):
     size = (6, 8)
     values, valid = rng.uniform(1.0, 3.0, size), rng.random(size) < 0.8

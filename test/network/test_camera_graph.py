@@ -11,7 +11,7 @@ from dsca_ros.depth import resample  # noqa: E402
 from dsca_ros.depth.camera import Intrinsics  # noqa: E402
 from dsca_ros.depth.fidelity import near  # noqa: E402
 from dsca_ros.network.blend import FAINT, HOLD  # noqa: E402
-from dsca_ros.network.camera_graph import INPUT_CHANNELS, CameraGraph, fill_holes  # noqa: E402
+from dsca_ros.network.camera_graph import INPUT_CHANNELS, SUPPORT, CameraGraph, fill_holes  # noqa: E402
 from dsca_ros.training.loss import DepthWeights, supervise_depth  # noqa: E402
 
 RANGE = (0.1, 10.0)
@@ -391,7 +391,27 @@ def test_nothing_is_valid_beyond_one_input_pixel_from_a_valid_one(tiny_network, 
     result = run(CameraGraph(sure), depth, WIDE)
     np.testing.assert_array_equal(result > 0, supported(depth, scale))
     assert not (result > 0)[~resample.nearest(near(depth > 0, 1), scale)].any()
-    assert not run(CameraGraph(say_validity(sure, -1e4)), depth, WIDE).any()
+
+
+@by_taps
+@pytest.mark.parametrize("unshuffle", [1, 2])
+@by_picture
+def test_nothing_is_lost_where_all_within_one_input_pixel_is_valid(tiny_network, scale, taps, unshuffle, picture):
+    """A network that refuses everything is heard beside invalid pixels, and nowhere else."""
+    depth = PICTURES[picture]
+    refusing = say_validity(tiny_network(scale, taps=taps, unshuffle=unshuffle), -1e4)
+    result = run(CameraGraph(refusing), depth, WIDE)
+    np.testing.assert_array_equal(result > 0, resample.nearest(~near(depth <= 0, 1), scale))
+
+
+@pytest.mark.parametrize("said", [-6.0, -3.0, 2.0])
+def test_only_a_no_is_overruled_where_all_around_is_valid(tiny_network, depth_image, said):
+    depth = depth_image(18, 24)
+    (stage,) = staged(CameraGraph(say_validity(tiny_network(2), said)), depth)
+    own = SUPPORT * (resample.naive_bilinear((depth > 0).astype(np.float32), 2) - 0.5) + said
+    solid = resample.nearest(~near(depth <= 0, 1), 2)
+    assert 0.1 < solid.mean() < 0.9
+    np.testing.assert_allclose(stage.validity[0, 0], np.where(solid, np.maximum(own, 0.0), own), atol=1e-5)
 
 
 def test_a_result_is_valid_where_its_logit_is_not_negative(tiny_network, depth_image):
