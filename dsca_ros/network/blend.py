@@ -45,10 +45,9 @@ class Blend(nn.Module):
     """
 
     #: Kernels over the pixels around each of the features' pixels: which one each tap of every output pixel is;
-    #: bilinear weights. Over those in it: which one every output pixel lies in.
+    #: bilinear weights.
     picks: Tensor
     support: Tensor
-    within: Tensor
 
     def __init__(self, factor: int, unshuffle: int, taps: int, hold: float = HOLD) -> None:
         super().__init__()
@@ -61,13 +60,11 @@ class Blend(nn.Module):
         support = torch.zeros(self.outputs, 1, side, side)
         start = torch.zeros(self.outputs, taps)
         picks = torch.zeros(taps, self.outputs, 1, side, side)
-        within = torch.zeros(self.outputs, 1, unshuffle, unshuffle)
         for place in range(self.outputs):
             row, column = divmod(place, factor * unshuffle)
             (a, i), (b, j) = divmod(row, factor), divmod(column, factor)
             of = i * factor + j
             start[place] = weights[of, chosen[of]]
-            within[place, 0, a, b] = 1.0
             for index, tap in enumerate(chosen[of].tolist()):
                 dy, dx = divmod(tap, 3)
                 picks[index, place, 0, a + dy, b + dx] = 1.0
@@ -75,7 +72,6 @@ class Blend(nn.Module):
         # One after the other: torch's channels_last takes four dimensions.
         self.register_buffer("picks", picks.flatten(0, 1), persistent=False)
         self.register_buffer("support", support, persistent=False)
-        self.register_buffer("within", within, persistent=False)
         start = (start + FAINT) / (1.0 + 2.0 * FAINT)
         #: Logits with which the result is that of bilinear interpolation, nearly.
         self.start = torch.logit(start).flatten()
@@ -144,9 +140,20 @@ class Blend(nn.Module):
         nearest = mean + off
         return torch.minimum(torch.maximum(mean, nearest * (1.0 - self.hold)), nearest * (1.0 + self.hold))
 
-    def repeat(self, values: Tensor) -> Tensor:
-        """[B, 1, H, W] to the planes of its nearest enlargement."""
-        return F.conv2d(values, self.within, stride=self.unshuffle)
+    def repeat(self, values: Tensor, enlarged: int = 1) -> Tensor:
+        """The planes of a map's nearest enlargement; one alone where all would be the same.
+
+        Args:
+            values: [B, 1, H / enlarged, W / enlarged].
+            enlarged: how many times as large as the map this enlargement's input is.
+        """
+        if enlarged > self.unshuffle:
+            values = F.interpolate(values, scale_factor=float(enlarged // self.unshuffle), mode="nearest")
+        side = self.unshuffle // enlarged
+        if side <= 1:
+            return values
+        of = torch.arange(side).repeat_interleave(self.factor * enlarged)
+        return F.pixel_unshuffle(values, side)[:, (side * of[:, None] + of).flatten()]
 
     def lay_out(self, planes: Tensor) -> Tensor:
         """[B, outputs, h, w] at the features' size to the output's [B, 1, factor * H, factor * W]."""

@@ -28,6 +28,8 @@ LEVELS = 6
 MEAN_LEVEL = 3
 #: Weight of the bilinear support in the decision on validity, which the network shifts.
 SUPPORT = 8.0
+#: Larger than any depth, metres, and than any logit.
+UNBOUNDED = 1e30
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,16 @@ class CameraGraph(nn.Module):
             All with height H and width W brought up to multiples of the network's. inverse: [B, 1, H, W] 1/m, 0
             where invalid. valid: [B, 1, H, W], 1 or 0. features: [B, INPUT_CHANNELS, H, W], the network's input.
         """
-        height, width = depth.shape[-2:]
-        multiple = self.network.config.multiple
-        if multiple > 1:
-            depth = F.pad(depth, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        inverse, valid = invert(depth, depth_range)
+        inverse, valid = invert(self._padded(depth), depth_range)
         _, _, features = describe(inverse, valid)
         return inverse, valid, features
+
+    def _padded(self, depth: Tensor) -> Tensor:
+        height, width = depth.shape[-2:]
+        multiple = self.network.config.multiple
+        if multiple == 1:
+            return depth
+        return F.pad(depth, (0, -width % multiple, 0, -height % multiple), mode="replicate")
 
     def stages(self, inverse: Tensor, valid: Tensor, features: Tensor, guarded: bool = False) -> list[StageResult]:
         """What every stage makes of it. Training supervises these, without the guard."""
@@ -108,8 +113,9 @@ class CameraGraph(nn.Module):
     ) -> Iterator[tuple[Stage, Tensor, Blend, tuple[Tensor, Tensor, Tensor]]]:
         """Every stage with its features, what lays out, and the maps a `StageResult` has, not laid out yet."""
         all_features = self.network(features.half() if self.half_network else features)
-        there, depth_type = valid, valid.device.type
-        solid = 1.0 - F.max_pool2d(1.0 - valid, 3, stride=1, padding=1)
+        there, depth_type, done = valid, valid.device.type, 1
+        # What logits are at least: 0 where all around is valid.
+        floor = -UNBOUNDED * F.max_pool2d(1.0 - valid, 3, stride=1, padding=1)
         for of_stage, stage in zip(all_features, self.network.each_stage()):
             assert stage.blend is not None
             # Under autocast, too, depth is not rounded to bfloat16.
@@ -117,26 +123,42 @@ class CameraGraph(nn.Module):
                 blended, support, shift = stage.enlarge(inverse, there, of_stage, guarded)
             known = (support > 0).to(valid.dtype)
             blended = blended * known
-            validity = SUPPORT * (support - 0.5) + shift
             # Nothing is lost where nothing was missing: a slope, too steep for most cameras, that this one did measure.
-            firm = stage.blend.repeat(solid)
-            validity = firm * F.relu(validity) + (1.0 - firm) * validity
+            validity = torch.maximum(SUPPORT * (support - 0.5) + shift, stage.blend.repeat(floor, done))
             yield stage, of_stage, stage.blend, (blended, known, validity)
-            inverse, there, solid = map(stage.blend.lay_out, (blended, known, firm))
+            inverse, there = stage.blend.lay_out(blended), stage.blend.lay_out(known)
+            done *= stage.blend.factor
 
     def forward(self, depth: Tensor, depth_range: Tensor) -> Tensor:
         """[B, 1, H, W] metres to [B, 1, sH, sW] metres, 0 invalid; see `prepare` for the range."""
         height, width = (size * self.network.config.scale for size in depth.shape[-2:])
+        low, high = self._range_around(depth, depth_range)
         *_, last = self._planes(*self.prepare(depth, depth_range), guarded=True)
         *_, blend, (inverse, there, validity) = last
-        metres = (validity >= 0).to(depth.dtype) * there / inverse.clamp(min=1e-6)
-        return blend.lay_out(metres)[..., :height, :width]
+        # Rounding would take some results out of the range of what they are made of.
+        low, high = (blend.repeat(side, self.network.config.scale // blend.factor) for side in (low, high))
+        metres = torch.minimum(torch.maximum(1.0 / inverse.clamp(min=1e-6), low), high)
+        return blend.lay_out((validity >= 0).to(depth.dtype) * there * metres)[..., :height, :width]
+
+    def _range_around(self, depth: Tensor, depth_range: Tensor) -> tuple[Tensor, Tensor]:
+        """Least and largest valid depth that a result may be made of, metres, of `prepare`'s size."""
+        depth, valid = keep_within(self._padded(depth), depth_range)
+        reach = min(len(self.network.stages), 2)
+        low, high = -depth - UNBOUNDED * (1.0 - valid), depth * valid
+        low, high = (F.max_pool2d(side, 2 * reach + 1, stride=1, padding=reach) for side in (low, high))
+        return -low, high
+
+
+def keep_within(depth: Tensor, depth_range: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth with 1 m wherever it is invalid, and where it is valid; see `CameraGraph.prepare`."""
+    keep = (depth > 0) & (depth >= depth_range[0]) & (depth <= depth_range[1])
+    return torch.where(keep, depth, 1.0), keep.to(depth.dtype)
 
 
 def invert(depth: Tensor, depth_range: Tensor) -> tuple[Tensor, Tensor]:
     """Depth to ``(inverse, valid)``; see `CameraGraph.prepare`."""
-    keep = (depth > 0) & (depth >= depth_range[0]) & (depth <= depth_range[1])
-    return torch.where(keep, 1.0 / torch.where(keep, depth, 1.0), 0.0), keep.to(depth.dtype)
+    kept, valid = keep_within(depth, depth_range)
+    return valid / kept, valid
 
 
 def describe(inverse: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -241,11 +241,14 @@ def test_folding_changes_where_logits_are_and_nothing_else(factor, unshuffle, ta
 
 
 @by_layout
-def test_repeating_is_nearest_enlargement(factor, unshuffle, rng):
+@pytest.mark.parametrize("enlarged", [1, 2, 4])
+def test_repeating_is_nearest_enlargement(factor, unshuffle, enlarged, rng):
     values = rng.random((8, 12)).astype(np.float32)
     blend = Blend(factor, unshuffle, 4)
-    result = blend.lay_out(blend.repeat(image(values)))[0, 0]
-    np.testing.assert_array_equal(result, resample.nearest(values, factor))
+    planes = blend.repeat(image(values), enlarged)
+    assert planes.shape[1] == (1 if enlarged >= unshuffle else blend.outputs)
+    result = blend.lay_out(planes.expand(-1, blend.outputs, -1, -1))[0, 0]
+    np.testing.assert_array_equal(result, resample.nearest(values, factor * enlarged))
 
 
 def test_four_taps_are_the_four_of_nine_that_bilinear_weighs(rng):
