@@ -8,6 +8,7 @@ import onnxruntime as ort
 from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import EngineError, Kept
 from dsca_ros.engine.gpu import find_driver
+from dsca_ros.engine.tiles import in_tiles
 from dsca_ros.engine.zoo import ModelFile
 from dsca_ros.reason import reason_of
 
@@ -62,6 +63,9 @@ class OnnxRuntimeEngine:
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`."""
+        return in_tiles(lambda tile: self._infer(tile, depth_range), depth, self.scale)
+
+    def _infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         feeds = graph_inputs(depth, depth_range, self._model.domain)
         session = self._sessions.get(depth.shape, self._session)
         try:

@@ -9,6 +9,7 @@ import openvino as ov
 
 from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import EngineError, Kept
+from dsca_ros.engine.tiles import in_tiles
 from dsca_ros.engine.zoo import ModelFile
 
 
@@ -54,6 +55,9 @@ class OpenVinoEngine:
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`."""
+        return in_tiles(lambda tile: self._infer(tile, depth_range), depth, self.scale)
+
+    def _infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         feeds = graph_inputs(depth, depth_range, self._model.domain)
         request = self._requests.get(depth.shape, self._request)
         try:

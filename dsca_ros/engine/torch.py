@@ -9,6 +9,7 @@ from torch import Tensor
 from dsca_ros.engine.arrays import graph_inputs, like_input
 from dsca_ros.engine.base import EngineError, Kept
 from dsca_ros.engine.export import ExportError, load_weights, make_graph
+from dsca_ros.engine.tiles import in_tiles
 from dsca_ros.engine.zoo import ModelFile
 from dsca_ros.reason import reason_of
 
@@ -43,9 +44,12 @@ class TorchEngine:
         self._graph: torch.nn.Module | None = graph.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._captured: Kept[tuple[int, ...], _Captured] = Kept()
 
-    @torch.inference_mode()
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`."""
+        return in_tiles(lambda tile: self._infer(tile, depth_range), depth, self.scale)
+
+    @torch.inference_mode()
+    def _infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         if self._graph is None:
             raise EngineError("this engine is closed")
         arrays = graph_inputs(depth, depth_range, self._domain).values()
