@@ -93,7 +93,7 @@ def measure_accuracy(
         shape: height and width of its images.
         dtype: of its images.
     """
-    reference = OnnxRuntimeEngine(find_model(model.model, model.scale, "fp32"))
+    reference = OnnxRuntimeEngine(find_model(model.model, model.scale, "fp32"), whole=True)
     frames = built_in_frames(shape, dtype)
     results = [infer(frame, DEPTH_RANGE).copy() for frame in frames]
     return compare(results, [reference.infer(frame, DEPTH_RANGE) for frame in frames])

@@ -20,16 +20,17 @@ class OnnxRuntimeEngine:
         model: the exported graph to run.
         threads: threads of one inference; 0 takes the number of cores.
         cuda: run it on the first NVIDIA GPU.
+        whole: take images of any size at once, as on a GPU, whatever memory they need; see `engine.tiles`.
 
     Raises:
         EngineError: if the file is damaged or is no graph of this package, or the GPU cannot be used.
     """
 
-    def __init__(self, model: ModelFile, threads: int = 0, cuda: bool = False) -> None:
+    def __init__(self, model: ModelFile, threads: int = 0, cuda: bool = False, whole: bool = False) -> None:
         self.scale, self.precision = model.scale, model.precision
         self.device = find_driver().gpus[0].name if cuda else "CPU"
         self._provider = "CUDAExecutionProvider" if cuda else "CPUExecutionProvider"
-        self.threads = threads
+        self.threads, self._whole = threads, whole or cuda
         self._model = model
         self._graph = model.read()
         self._sessions: Kept[tuple[int, int], ort.InferenceSession] = Kept()
@@ -63,6 +64,8 @@ class OnnxRuntimeEngine:
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`."""
+        if self._whole:
+            return self._infer(depth, depth_range)
         return in_tiles(lambda tile: self._infer(tile, depth_range), depth, self.scale)
 
     def _infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Large images a tile at a time, so that the memory they need on a CPU has a bound."""
+"""Large images a tile at a time, so that the memory they need on a CPU has a bound.
+
+What a network takes from all of an image it takes from the tile then: results differ a little from those of the whole.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,12 @@ import numpy as np
 GRID = 64
 #: Pixels of a tile at its seams that are computed and not used: about as far as a result looks.
 MARGIN = 64
-#: Pixels of a tile times the scale: the frame of every depth camera is one tile.
+#: Pixels of a tile times the scale: 1024x1024 at x8, 2048x1024 at x4, 2048x2048 at x2.
 LARGEST = 2**23
 
 
 def in_tiles(infer: Callable[[np.ndarray], np.ndarray], image: np.ndarray, scale: int) -> np.ndarray:
     """The result of an image of any size, of tiles of one size if it is large.
-
-    What the network takes from all of an image, it takes from the tile then.
 
     Args:
         infer: an image [h, w] to [scale * h, scale * w].
@@ -47,7 +48,7 @@ def in_tiles(infer: Callable[[np.ndarray], np.ndarray], image: np.ndarray, scale
 
 
 def _split(length: int, most: int) -> tuple[list[int], int]:
-    """Where tiles of one length start, and that length: as few as there can be of at most so many pixels."""
+    """Where tiles of one length start, and that length: few, of at most so many pixels."""
     if length <= most:
         return [0], length
     # Starts and length are brought to the grid.

@@ -46,6 +46,8 @@ class TorchEngine:
 
     def infer(self, depth: np.ndarray, depth_range: tuple[float, float]) -> np.ndarray:
         """See `Engine.infer`."""
+        if self._device.type != "cpu":
+            return self._infer(depth, depth_range)
         return in_tiles(lambda tile: self._infer(tile, depth_range), depth, self.scale)
 
     @torch.inference_mode()

@@ -5,6 +5,7 @@ The idea is that of convex upsampling in optical flow (RAFT, 2020), with invalid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -141,18 +142,20 @@ class Blend(nn.Module):
         return torch.minimum(torch.maximum(mean, nearest * (1.0 - self.hold)), nearest * (1.0 + self.hold))
 
     def repeat(self, values: Tensor, enlarged: int = 1) -> Tensor:
-        """The planes of a map's nearest enlargement; one alone where all would be the same.
+        """Values of a smaller map for every output pixel, as planes; one plane alone where all would be the same.
 
         Args:
             values: [B, 1, H / enlarged, W / enlarged].
-            enlarged: how many times as large as the map this enlargement's input is.
+            enlarged: this enlargement's input over that map's size.
         """
-        if enlarged > self.unshuffle:
-            values = F.interpolate(values, scale_factor=float(enlarged // self.unshuffle), mode="nearest")
-        side = self.unshuffle // enlarged
-        if side <= 1:
+        # The coarsest grid that both the map and the features fit in.
+        common = math.gcd(enlarged, self.unshuffle)
+        if enlarged > common:
+            values = F.interpolate(values, scale_factor=float(enlarged // common), mode="nearest")
+        side = self.unshuffle // common
+        if side == 1:
             return values
-        of = torch.arange(side).repeat_interleave(self.factor * enlarged)
+        of = torch.arange(side, device=values.device).repeat_interleave(self.factor * common)
         return F.pixel_unshuffle(values, side)[:, (side * of[:, None] + of).flatten()]
 
     def lay_out(self, planes: Tensor) -> Tensor:

@@ -28,6 +28,8 @@ LEVELS = 6
 MEAN_LEVEL = 3
 #: Weight of the bilinear support in the decision on validity, which the network shifts.
 SUPPORT = 8.0
+#: Infinite depth is none, whatever the range, metres.
+FARTHEST = 1e9
 #: Larger than any depth, metres, and than any logit.
 UNBOUNDED = 1e30
 
@@ -151,7 +153,7 @@ class CameraGraph(nn.Module):
 
 def keep_within(depth: Tensor, depth_range: Tensor) -> tuple[Tensor, Tensor]:
     """Depth with 1 m wherever it is invalid, and where it is valid; see `CameraGraph.prepare`."""
-    keep = (depth > 0) & (depth >= depth_range[0]) & (depth <= depth_range[1])
+    keep = (depth > 0) & (depth >= depth_range[0]) & (depth <= depth_range[1].clamp(max=FARTHEST))
     return torch.where(keep, depth, 1.0), keep.to(depth.dtype)
 
 
