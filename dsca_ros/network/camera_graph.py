@@ -28,6 +28,8 @@ LEVELS = 6
 MEAN_LEVEL = 3
 #: Weight of the bilinear support in the decision on validity, which the network shifts.
 SUPPORT = 8.0
+#: Support of an output pixel whose four nearest input pixels are all valid, but for rounding.
+WHOLE = 0.999
 #: Infinite depth is none, whatever the range, metres.
 FARTHEST = 1e9
 #: Larger than any depth, metres, and than any logit.
@@ -41,8 +43,8 @@ class StageResult:
     Attributes:
         inverse: inverse depth, 1/m; 0 where there is none.
         there: 1 where one of the four nearest pixels of the map before is valid, else 0.
-        validity: logit of the chance that the camera would measure here, not negative where it has measured all
-            around.
+        validity: logit of the chance that the camera would measure here, not negative where all of the four
+            nearest input pixels are valid.
         strain: [], how far the logits of the weights are beyond all use; see `Stage.strain`.
     """
 
@@ -62,8 +64,8 @@ class CameraGraph(nn.Module):
        pixel in the map before it. Depth that no input nearby supports cannot come out.
     4. The guard: every stage's result is within one per cent of a pixel it is made of, so nothing hangs between two
        surfaces.
-    5. An output pixel is valid where the network says so: never beyond one input pixel from a valid one, always
-       where all input within one pixel is valid.
+    5. An output pixel is invalid if none of its four nearest input pixels is valid, and valid if all are; between, the
+       network decides.
 
     Args:
         network: a `DSCA` with ``input_channels == INPUT_CHANNELS`` and ``head == WEIGHTS``.
@@ -116,8 +118,7 @@ class CameraGraph(nn.Module):
         """Every stage with its features, what lays out, and the maps a `StageResult` has, not laid out yet."""
         all_features = self.network(features.half() if self.half_network else features)
         there, depth_type, done = valid, valid.device.type, 1
-        # What logits are at least: 0 where all around is valid.
-        floor = -UNBOUNDED * F.max_pool2d(1.0 - valid, 3, stride=1, padding=1)
+        floor: Tensor | None = None  # what logits are at least, in the first stage's output
         for of_stage, stage in zip(all_features, self.network.each_stage()):
             assert stage.blend is not None
             # Under autocast, too, depth is not rounded to bfloat16.
@@ -126,7 +127,12 @@ class CameraGraph(nn.Module):
             known = (support > 0).to(valid.dtype)
             blended = blended * known
             # Nothing is lost where nothing was missing: a slope, too steep for most cameras, that this one did measure.
-            validity = torch.maximum(SUPPORT * (support - 0.5) + shift, stage.blend.repeat(floor, done))
+            if floor is None:
+                least = -UNBOUNDED * (support < WHOLE).to(valid.dtype)
+                floor = stage.blend.lay_out(least)
+            else:
+                least = stage.blend.repeat(floor, done // self.network.config.factors[0])
+            validity = torch.maximum(SUPPORT * (support - 0.5) + shift, least)
             yield stage, of_stage, stage.blend, (blended, known, validity)
             inverse, there = stage.blend.lay_out(blended), stage.blend.lay_out(known)
             done *= stage.blend.factor

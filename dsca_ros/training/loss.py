@@ -32,7 +32,8 @@ class DepthWeights:
         relative: of the error over the range of depth in the 3x3 input pixels around: what surfaces cost.
         squared: of the squared error, which keeps an uncertain edge from being far off.
         astray: of being far from every surface around (a flying pixel).
-        validity: of the decision on validity.
+        validity: of the decision on validity, where it is known which pixels the camera would measure.
+        kept: of the same elsewhere: a frame as the camera measured it is to keep what is valid, and no more.
         surfaces: of the last stage's error on the surfaces of a measured frame, over that of bilinear: all cameras
             count alike, however small their noise; see `surface_ratio`.
         strain: of logits of the weights that are beyond all use; see `dsca.Stage.strain`.
@@ -47,6 +48,7 @@ class DepthWeights:
     surfaces: float = 0.0
     stairs: float = 0.0
     strain: float = 0.0
+    kept: float = 0.0
 
 
 def supervise_depth(
@@ -82,6 +84,11 @@ def supervise_depth(
         decided = F.binary_cross_entropy_with_logits(result.validity, (target > 0).float(), reduction="none")
         mixed = result.there * sure[:, None, None, None]
         total = total + weights.validity * (decided * mixed).sum() / mixed.sum().clamp(min=1.0)
+        if weights.kept:
+            valid = F.interpolate((depth > 0).to(depth.dtype), scale_factor=factor, mode="nearest")
+            decided = F.binary_cross_entropy_with_logits(result.validity, valid, reduction="none")
+            unknown = result.there - mixed
+            total = total + weights.kept * (decided * unknown).sum() / unknown.sum().clamp(min=1.0)
         if weights.strain and result.strain is not None:
             total = total + weights.strain * result.strain
         if weights.surfaces and result is stages[-1]:

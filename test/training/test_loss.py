@@ -204,6 +204,26 @@ def test_no_measured_target_at_all_gives_no_gradient_to_validity():
     assert not depth.grad[holed() == 0].any()
 
 
+def test_a_frame_as_it_was_measured_teaches_to_keep_what_is_valid():
+    """Where no larger measurement tells: of the frame's own pixels, and of no pixel where one does."""
+    low = low_edge().repeat(2, 1, 1, 1)
+    low[:, :, 1, 1:3] = 0.0
+    validity = torch.zeros(2, 1, 6, 8, requires_grad=True)
+    there = torch.ones(2, 1, 6, 8)
+    there[:, :, 0] = 0.0
+    exact = step_edge().repeat(2, 1, 1, 1)
+    result = StageResult(1.0 / exact, there, validity)
+    terms = DepthWeights(**(vars(NOTHING) | {"kept": 3.0}))
+    loss = supervise_depth([result], [exact], [torch.tensor([1.0, 0.0])], low, terms)
+    assert loss.item() == pytest.approx(3.0 * math.log(2.0))
+    loss.backward()
+    known, unknown = validity.grad
+    assert not known.any() and not unknown[0, 0].any()
+    hole = torch.zeros(6, 8, dtype=torch.bool)
+    hole[2:4, 2:6] = True
+    assert (unknown[0, 1:][hole[1:]] > 0).all() and (unknown[0, 1:][~hole[1:]] < 0).all()
+
+
 def test_validity_does_not_depend_on_depth_nor_depth_on_validity():
     depth, validity = (step_edge() * 1.1).requires_grad_(), torch.zeros(1, 1, 6, 8, requires_grad=True)
     terms = DepthWeights(0.0, 0.0, 0.0, 0.0, 1.0)
