@@ -139,6 +139,7 @@ def test_the_limits_said_to_hold_at_x8_are_those_that_hold():
         return f"{nano} both" if nano == small else f"{nano} and {small} of {total}"
 
     for claim in (
+        f"mean error on {told('mae_mm').replace(' of 6', ' of 6 sets')}",
         f"edges on {told('edge_mae_mm')}",
         f"RMSE on {told('rmse_mm')}",
         f"recorded surfaces on {told('surface_mae_mm')}",

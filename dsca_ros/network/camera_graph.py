@@ -64,8 +64,8 @@ class CameraGraph(nn.Module):
        pixel in the map before it. Depth that no input nearby supports cannot come out.
     4. The guard: every stage's result is within one per cent of a pixel it is made of, so nothing hangs between two
        surfaces.
-    5. An output pixel is invalid if none of its four nearest input pixels is valid, and valid if all are; between, the
-       network decides.
+    5. An output pixel is never valid beyond one input pixel from a valid one, and always if its four nearest input
+       pixels all are; between, the network decides.
 
     Args:
         network: a `DSCA` with ``input_channels == INPUT_CHANNELS`` and ``head == WEIGHTS``.
