@@ -224,8 +224,14 @@ def test_two_cameras_on_one_topic_are_told_of_and_keep_their_own_intrinsics(grap
     other._count = 1000  # stamps of its own
     for publisher in (other.image_publisher, other.info_publisher):
         graph.spin_until(lambda p=publisher: p.get_subscription_count() == 1, "the second camera")
-    status = graph.status(lambda v: v["state"] == "RUNNING" and "2 cameras" in graph.listener.status[-1].message)
-    assert status.level == DiagnosticStatus.WARN
+    seen = len(graph.listener.status)
+
+    def told() -> list[DiagnosticStatus]:
+        since = graph.listener.status[seen:]
+        return [status for status in since if values(status)["state"] == "RUNNING" and "2 cameras" in status.message]
+
+    graph.spin_until(told, "diagnostics of two cameras")
+    assert told()[0].level == DiagnosticStatus.WARN
     graph.spin_until(lambda: graph.listener.warnings("2 cameras publish on /depth/image_raw"), "the warning")
     sent = []
     for index in range(6):
